@@ -1,0 +1,1144 @@
+/*
+ * bgworkers/provider.c - the provider: one process, one event loop, the one
+ * place where core, host and PostgreSQL meet.
+ *
+ * How: a round takes in what has come (frames, submissions, flushes, commands,
+ * the time), feeds it to the node's state machine, carries out the effects, and
+ * sleeps.  Everything that came together leaves together: one frame per peer,
+ * one write of the log, one flush, one pass over the order ring.  The loop never
+ * blocks on disk or network: the log is flushed by a thread of the host's.
+ *
+ * Bounded: submissions by the number of backends; deliveries that the ring has
+ * no room for wait here (`pending`), at most as many as the core may have
+ * undelivered plus a round, and ordering stops when members lag.
+ *
+ * The process may end and start again while the server runs: what was delivered
+ * stays in the ring and is committed; the core starts anew behind it.
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/origin.h"
+#include "replication/slot.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "bgworkers/resolver.h"
+#include "bgworkers/worker.h"
+#include "bgworkers/workers.h"
+#include "core/node.h"
+#include "host/clock.h"
+#include "host/log.h"
+#include "host/transport.h"
+#include "pg/commit.h"
+#include "pg/compat.h"
+#include "pg/counters.h"
+#include "pg/guc.h"
+#include "pg/position.h"
+#include "pg/shmem.h"
+
+#define FRAMES_PER_ROUND	512
+#define SUBMITS_PER_ROUND	256
+#define TICK_US				5000
+#define IDLE_WAIT_MS		50
+#define BUSY_WAIT_MS		5
+#define STATUS_US			100000
+#define JOIN_TIMEOUT_US		10000000
+#define REJOIN_US			1000000
+#define RESEND_US			300000
+#define FETCH_US			10000
+#define SEGMENT_BYTES		(16 * 1024 * 1024)
+#define RELEASES_MAX		1024
+#define LEAVE_PATIENCE_US	2000000
+
+typedef struct Provider
+{
+	mg_node    *node;
+	mg_log	   *log;
+	mg_transport *transport;
+	mg_effects	fx;
+	mg_gtid		position;
+	uint64_t	incarnation;
+	WaitEventSet *waits;
+	int64		now;
+	int64		last_tick;
+	int64		last_status;
+	int64		rejoin_at;		/* 0: no */
+	int64		leave_until;	/* shutting down: wait for the leave until then, 0: no */
+	bool		status_due;
+	bool		again;			/* effects gave new inputs: another round at once */
+	bool		appended;
+	bool		evicted;
+	bool		asked;			/* a command from SQL is being carried out */
+	char		seeds[1024];	/* where to ask for admission again */
+
+	/* deliveries that wait for the log's write, or for room in the ring */
+	MgOrderEntry *pending;
+	uint32		n_pending;
+	uint32		first_pending;
+	uint32		cap_pending;
+
+	uint64		releases[RELEASES_MAX]; /* reservations that nobody holds any longer */
+	uint32		n_releases;
+
+	char	   *spool;			/* a large writeset read from its file */
+	size_t		spool_cap;
+} Provider;
+
+static Provider me;
+static volatile sig_atomic_t shutdown_asked = false;
+
+/* --------------------------------------------------------------- small parts */
+
+static void
+shutdown_handler(SIGNAL_ARGS)
+{
+	int			save_errno = errno;
+
+	shutdown_asked = true;
+	SetLatch(MyLatch);
+	errno = save_errno;
+}
+
+static void
+step(const mg_input *in)
+{
+	mg_node_step(me.node, in, &me.fx);
+}
+
+static mg_input
+input(mg_input_type type)
+{
+	mg_input	in;
+
+	memset(&in, 0, sizeof(in));
+	in.type = type;
+	in.now_us = me.now;
+	in.peer = -1;
+	in.slot = -1;
+	return in;
+}
+
+/* "gcomm://a:1,b:2?option=value" -> "a:1,b:2" */
+static void
+addresses_of(const char *url, char *to, size_t cap)
+{
+	size_t		len;
+
+	if (strncmp(url, "gcomm://", 8) == 0)
+		url += 8;
+	len = strcspn(url, "?");
+	if (len >= cap)
+		len = cap - 1;
+	memcpy(to, url, len);
+	to[len] = '\0';
+}
+
+static const char *
+own_address(void)
+{
+	return mgrepl_node_address != NULL && mgrepl_node_address[0] != '\0' ?
+		mgrepl_node_address : mgrepl_listen_address;
+}
+
+/* ---------------------------------------------------------------- slots, SQL */
+
+static void
+slot_finish(uint32 slot_no, MgSlotState state)
+{
+	MgSlot	   *slot = mgrepl_slot(slot_no);
+	uint32		expected = MG_SLOT_SENT;
+
+	pg_write_barrier();
+	if (pg_atomic_compare_exchange_u32(&slot->state, &expected, state))
+	{
+		/* One with a turn to wait for is woken by whoever passes the turn. */
+		if (state != MG_SLOT_PASSED || (slot->ws_flags & MG_WS_RESERVE) != 0)
+			mgrepl_wake(slot_no);
+		return;
+	}
+	Assert(expected == MG_SLOT_ABANDONED);
+	if ((slot->ws_flags & MG_WS_RESERVE) != 0 && state == MG_SLOT_PASSED &&
+		me.n_releases < RELEASES_MAX)
+		me.releases[me.n_releases++] = slot->trx_id;
+	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+}
+
+static void
+answer(bool ok, const char *message, const char *hint)
+{
+	MgCommand  *c = &mgrepl_shared->command;
+	uint32		asked = 1;
+
+	if (!me.asked)
+		return;					/* this process's own doing */
+	me.asked = false;
+	c->ok = ok;
+	strlcpy(c->message, message, sizeof(c->message));
+	strlcpy(c->hint, hint, sizeof(c->hint));
+	pg_write_barrier();
+	if (pg_atomic_compare_exchange_u32(&c->stage, &asked, 2))
+		mgrepl_wake(c->asker);
+	else if (asked == 4)
+		pg_atomic_write_u32(&c->stage, 0);	/* the asker is gone, nobody reads it */
+}
+
+static char *
+spool_read(uint32 slot_no, uint32 len)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+	size_t		got = 0;
+
+	if (me.spool_cap < len)
+	{
+		me.spool = me.spool ? repalloc_huge(me.spool, len) : MemoryContextAllocHuge(TopMemoryContext, len);
+		me.spool_cap = len;
+	}
+	mgrepl_spool_path(path, sizeof(path), slot_no);
+	fd = open(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return NULL;
+	while (got < len)
+	{
+		ssize_t		n = read(fd, me.spool + got, len - got);
+
+		if (n <= 0)
+			break;
+		got += n;
+	}
+	close(fd);
+	unlink(path);
+	return got == len ? me.spool : NULL;
+}
+
+/* A writeset of nothing that ends a reservation nobody holds any longer. */
+static void
+send_releases(void)
+{
+	while (me.n_releases > 0 && mg_node_get_state(me.node) == MG_STATE_SYNCED)
+	{
+		mg_writeset_header h;
+		uint8		bytes[MG_WRITESET_HEADER_BYTES];
+		mg_input	in = input(MG_IN_SUBMIT);
+
+		memset(&h, 0, sizeof(h));
+		h.flags = MG_WS_RELEASE;
+		h.trx_id = me.releases[--me.n_releases];
+		h.last_seen = mgrepl_order_committed();
+		h.total_len = MG_WRITESET_HEADER_BYTES;
+		mg_writeset_header_encode(&h, mg_writeset_crc_begin(&h), bytes);
+		in.bytes = bytes;
+		in.len = sizeof(bytes);
+		in.last_seen = h.last_seen;
+		step(&in);
+	}
+}
+
+static int
+take_submissions(void)
+{
+	uint32		slots[SUBMITS_PER_ROUND];
+	int			n = mgrepl_submit_pop(slots, SUBMITS_PER_ROUND);
+
+	for (int i = 0; i < n; i++)
+	{
+		MgSlot	   *slot = mgrepl_slot(slots[i]);
+		uint32		expected = MG_SLOT_SUBMITTED;
+		mg_input	in = input(MG_IN_SUBMIT);
+		const char *bytes = slot->bytes;
+
+		slot->picked_us = me.now;
+		if (!pg_atomic_compare_exchange_u32(&slot->state, &expected, MG_SLOT_SENT))
+		{
+			/* Given up before it left: nothing happened, unless it ends a reservation. */
+			if ((slot->ws_flags & MG_WS_RELEASE) != 0 && me.n_releases < RELEASES_MAX)
+				me.releases[me.n_releases++] = slot->trx_id;
+			if (slot->in_file)
+			{
+				char		path[MAXPGPATH];
+
+				mgrepl_spool_path(path, sizeof(path), slots[i]);
+				unlink(path);
+			}
+			pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+			continue;
+		}
+		if (slot->in_file && (bytes = spool_read(slots[i], slot->len)) == NULL)
+		{
+			snprintf(slot->reason, sizeof(slot->reason), "its temporary file cannot be read: %s", strerror(errno));
+			slot_finish(slots[i], MG_SLOT_REFUSED);
+			continue;
+		}
+		mgrepl_count(MG_COUNTER_REPLICATED_BYTES, slot->len);
+		in.slot = (int32) slots[i];
+		in.flags = slot->memory ? MG_ENTRY_MEMORY : 0;
+		in.last_seen = slot->last_seen;
+		in.bytes = bytes;
+		in.len = slot->len;
+		step(&in);
+	}
+	return n;
+}
+
+/* --------------------------------------------------------------------- node */
+
+static void
+publish_status(void)
+{
+	MgShared   *s = mgrepl_shared;
+	const mg_view *view = mg_node_view(me.node);
+	mg_node_state state = mg_node_get_state(me.node);
+	MgNodeState shown = MG_NODE_OPEN;
+	mg_transport_stats stats;
+
+	switch (state)
+	{
+		case MG_STATE_OPEN:
+			shown = me.rejoin_at != 0 ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN;
+			break;
+		case MG_STATE_JOINING:
+			shown = MG_NODE_JOINER;
+			break;
+		case MG_STATE_SYNCED:
+			shown = MG_NODE_SYNCED;
+			break;
+		case MG_STATE_NON_PRIMARY:
+			shown = MG_NODE_NON_PRIMARY;
+			break;
+		case MG_STATE_INCONSISTENT:
+			shown = MG_NODE_INCONSISTENT;
+			break;
+	}
+	if (pg_atomic_read_u64(&s->apply_failed) != 0)
+		shown = MG_NODE_INCONSISTENT;
+
+	LWLockAcquire(s->status_lock, LW_EXCLUSIVE);
+	s->uuid = me.position.uuid;
+	s->view_id = view->id;
+	s->epoch = view->epoch;
+	s->self_id = mg_node_self(me.node);
+	s->leader_id = view->leader;
+	s->n_members = mg_node_self(me.node) != 0 ? view->n : 0;
+	for (uint32 i = 0; i < s->n_members; i++)
+	{
+		const mg_member *m = &view->members[i];
+		MgMemberInfo *info = &s->members[i];
+		mg_peer_info peer;
+
+		memset(info, 0, sizeof(*info));
+		info->id = m->id;
+		info->weight = m->weight;
+		info->leader = m->id == view->leader;
+		info->self = m->id == s->self_id;
+		strlcpy(info->name, m->name, sizeof(info->name));
+		strlcpy(info->address, m->address, sizeof(info->address));
+		if (mg_node_peer_info(me.node, m->id, &peer))
+		{
+			info->held = peer.held;
+			info->flushed = peer.flushed;
+			info->committed = peer.committed;
+			info->silent_ms = (me.now - peer.heard_us) / 1000;
+			info->synced = peer.committed > 0 || info->self;
+		}
+	}
+	if (pg_atomic_read_u64(&s->apply_failed) != 0)
+		strlcpy(s->state_reason, s->apply_error, sizeof(s->state_reason));
+	else
+		strlcpy(s->state_reason, mg_node_reason(me.node), sizeof(s->state_reason));
+	LWLockRelease(s->status_lock);
+	pg_atomic_write_u32(&s->node_state, shown);
+
+	if (me.transport != NULL)
+	{
+		mg_transport_get_stats(me.transport, &stats);
+		pg_atomic_write_u64(&s->counters[MG_COUNTER_FRAMES_SENT], stats.frames_sent);
+		pg_atomic_write_u64(&s->counters[MG_COUNTER_FRAMES_RECEIVED], stats.frames_received);
+		pg_atomic_write_u64(&s->counters[MG_COUNTER_FRAMES_DROPPED], stats.frames_refused);
+	}
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_FRAMES_DAMAGED], mg_node_damaged(me.node));
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_FLUSHES], mg_log_flush_count(me.log));
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_BYTES], mg_log_bytes(me.log));
+	me.status_due = false;
+	me.last_status = me.now;
+}
+
+static void
+node_make(void)
+{
+	mg_node_config config;
+
+	memset(&config, 0, sizeof(config));
+	strlcpy(config.name, mgrepl_node_name, sizeof(config.name));
+	strlcpy(config.cluster_name, mgrepl_cluster_name, sizeof(config.cluster_name));
+	strlcpy(config.address, own_address(), sizeof(config.address));
+	config.incarnation = me.incarnation;
+	config.weight = 1;
+	config.keepalive_us = mgrepl_keepalive_period_ms * INT64CONST(1000);
+	config.suspect_us = mgrepl_suspect_timeout_ms * INT64CONST(1000);
+	config.resend_us = RESEND_US;
+	config.fetch_us = FETCH_US;
+	config.join_timeout_us = JOIN_TIMEOUT_US;
+	config.fc_limit = mgrepl_fc_limit;
+	me.node = mg_node_new(&config, &me.position, me.now);
+}
+
+/* The members' addresses, for asking one of them for admission again. */
+static void
+remember_seeds(void)
+{
+	const mg_view *view = mg_node_view(me.node);
+	char		seeds[sizeof(me.seeds)] = "";
+
+	if (mg_node_self(me.node) == 0)
+		return;
+	for (uint32 i = 0; i < view->n; i++)
+		if (view->members[i].id != mg_node_self(me.node) &&
+			strlen(seeds) + strlen(view->members[i].address) + 2 < sizeof(seeds))
+		{
+			if (seeds[0] != '\0')
+				strlcat(seeds, ",", sizeof(seeds));
+			strlcat(seeds, view->members[i].address, sizeof(seeds));
+		}
+	if (seeds[0] != '\0')
+		strlcpy(me.seeds, seeds, sizeof(me.seeds));
+}
+
+/*
+ * The core starts anew at what has been delivered here so far.  Everything that
+ * is in the ring must be committed before (the caller waits for that), because
+ * the log may be emptied next.
+ */
+static void
+node_renew(void)
+{
+	mg_node_free(me.node);
+	me.position.seqno = mgrepl_order_committed();
+	if (mg_random_bytes(&me.incarnation, sizeof(me.incarnation)) != MG_OK)
+		elog(FATAL, "mgrepl: no random numbers from the system");
+	me.incarnation |= 1;
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_transport_disconnect(me.transport, i);
+	node_make();
+	me.evicted = false;
+	me.status_due = true;
+}
+
+static bool
+ring_is_drained(void)
+{
+	return me.n_pending == 0 &&
+		mgrepl_order_committed() == *(volatile uint64 *) &mgrepl_shared->monitor.published;
+}
+
+/* ------------------------------------------------------------------- effects */
+
+static void
+add_pending(const mg_effect *e)
+{
+	MgOrderEntry *entry;
+
+	if (me.n_pending == me.cap_pending)
+	{
+		me.cap_pending = me.cap_pending ? me.cap_pending * 2 : 1024;
+		me.pending = me.pending ? repalloc_huge(me.pending, me.cap_pending * sizeof(MgOrderEntry)) :
+			MemoryContextAllocHuge(TopMemoryContext, me.cap_pending * sizeof(MgOrderEntry));
+	}
+	entry = &me.pending[me.n_pending++];
+	memset(entry, 0, sizeof(*entry));
+	entry->seqno = e->seqno;
+	entry->depends = e->depends;
+	entry->origin = e->member;
+	entry->owner = -1;
+	entry->kind = e->kind == MG_DELIVER_SKIP ? MG_ORDER_SKIP :
+		e->kind == MG_DELIVER_LOCAL ? MG_ORDER_LOCAL : MG_ORDER_REMOTE;
+	entry->slot = e->slot >= 0 ? (uint32) e->slot : 0;
+	if (e->kind == MG_DELIVER_LOCAL)
+	{
+		MgSlot	   *slot = mgrepl_slot(entry->slot);
+
+		slot->seqno = e->seqno;
+		slot->verdict = e->verdict;
+		slot->verdict_us = me.now;
+		entry->owner = (int) entry->slot;
+	}
+}
+
+/* What is in the log by now goes into the ring, as far as there is room. */
+static void
+publish_pending(void)
+{
+	bool		any = false;
+
+	while (me.first_pending < me.n_pending)
+	{
+		MgOrderEntry *entry = &me.pending[me.first_pending];
+
+		if (entry->kind != MG_ORDER_SKIP &&
+			mg_log_find(me.log, entry->seqno, &entry->place) != MG_OK)
+			elog(PANIC, "mgrepl: delivered seqno %llu is not in the log", (unsigned long long) entry->seqno);
+		if (!mgrepl_order_publish(entry))
+			break;
+		if (entry->kind == MG_ORDER_REMOTE)
+			mgrepl_count(MG_COUNTER_RECEIVED_BYTES, entry->place.len);
+		if (entry->kind == MG_ORDER_LOCAL)
+		{
+			/* The place before the verdict: a backend that gives up must find its entry. */
+			MgSlot	   *slot = mgrepl_slot(entry->slot);
+			uint32		expected = MG_SLOT_SENT;
+
+			if (!pg_atomic_compare_exchange_u32(&slot->state, &expected, MG_SLOT_PASSED))
+			{
+				/* Nobody is there to commit it: an applier does. */
+				pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+				mgrepl_order_replay(entry->seqno);
+			}
+		}
+		me.first_pending++;
+		any = true;
+	}
+	if (me.first_pending == me.n_pending)
+		me.first_pending = me.n_pending = 0;
+	if (any)
+		mgrepl_order_wake();
+}
+
+static void
+read_log_for(int peer, mg_seqno from)
+{
+	static char *buf = NULL;
+	static size_t cap = 0;
+	size_t		sent = 0;
+
+	for (mg_seqno s = from; s <= mg_log_last(me.log) && sent < MG_FETCH_BYTES; s++)
+	{
+		mg_log_place place;
+		mg_input	in = input(MG_IN_LOG_READ);
+
+		if (mg_log_find(me.log, s, &place) != MG_OK)
+			break;
+		if (cap < place.len)
+		{
+			cap = Max(place.len, 65536);
+			buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
+		}
+		if (mg_log_read(me.log, s, &place, buf) != MG_OK)
+		{
+			ereport(WARNING,
+					(errmsg("mgrepl: seqno %llu cannot be read from the writeset log: %m", (unsigned long long) s)));
+			break;
+		}
+		in.peer = peer;
+		in.seqno = s;
+		in.bytes = buf;
+		in.len = place.len;
+		step(&in);
+		sent += place.len;
+	}
+	me.again = true;
+}
+
+static void
+log_is_broken(const char *what)
+{
+	ereport(FATAL,
+			(errcode_for_file_access(),
+			 errmsg("mgrepl: %s the writeset log in \"%s\" failed: %m", what, mgrepl_gcache_dir),
+			 errhint("This node left the cluster. Mend the disk, then restart the node and join again.")));
+}
+
+static void
+carry_out(mg_effects *fx)
+{
+	for (size_t i = 0; i < fx->n; i++)
+	{
+		mg_effect  *e = &fx->list[i];
+		const char *at = (const char *) fx->bytes.data + e->at;
+		mg_log_place place;
+
+		switch (e->type)
+		{
+			case MG_FX_NONE:
+				break;
+			case MG_FX_CONNECT:
+				if (mg_transport_connect(me.transport, e->peer, at) != MG_OK)
+					ereport(LOG, (errmsg("mgrepl: cannot connect to \"%s\"", at)));
+				break;
+			case MG_FX_DISCONNECT:
+				mg_transport_disconnect(me.transport, e->peer);
+				break;
+			case MG_FX_SEND:
+				(void) mg_transport_send_many(me.transport, e->peers, at, e->len);
+				break;
+			case MG_FX_APPEND:
+				if (mg_log_append(me.log, e->seqno, at, (uint32) e->len, &place) != MG_OK)
+					log_is_broken("appending to");
+				me.appended = true;
+				break;
+			case MG_FX_RESET_LOG:
+				if (mg_log_reset(me.log) != MG_OK)
+					log_is_broken("emptying");
+				break;
+			case MG_FX_READ_LOG:
+				read_log_for(e->peer, e->seqno);
+				break;
+			case MG_FX_DELIVER:
+				add_pending(e);
+				break;
+			case MG_FX_VERDICT:
+				{
+					MgSlot	   *slot = mgrepl_slot(e->slot);
+
+					slot->verdict = e->verdict;
+					slot->seqno = e->seqno;
+					slot->against = e->against;
+					slot->verdict_us = me.now;
+					slot_finish(e->slot, e->verdict == MG_VERDICT_PASS ? MG_SLOT_PASSED : MG_SLOT_FAILED);
+				}
+				break;
+			case MG_FX_UNKNOWN:
+				slot_finish(e->slot, MG_SLOT_UNKNOWN);
+				break;
+			case MG_FX_REFUSED:
+				if (e->slot >= 0)
+				{
+					strlcpy(mgrepl_slot(e->slot)->reason, at, MG_REASON_BYTES_MAX);
+					slot_finish(e->slot, MG_SLOT_REFUSED);
+				}
+				break;
+			case MG_FX_STATE:
+				me.status_due = true;
+				remember_seeds();
+				break;
+			case MG_FX_EVICTED:
+				me.evicted = true;
+				me.rejoin_at = me.now;
+				break;
+			case MG_FX_ANSWER:
+				answer(e->ok, at, (const char *) fx->bytes.data + e->hint_at);
+				if (e->ok)
+					me.rejoin_at = 0;
+				else if (me.rejoin_at != 0)
+					me.rejoin_at = me.now + REJOIN_US;
+				break;
+			case MG_FX_LOG:
+				ereport(LOG, (errmsg_internal("mgrepl: %s", at)));
+				break;
+		}
+	}
+}
+
+/* READ_LOG answers with inputs, whose effects come into a list of their own. */
+static void
+carry_out_all(void)
+{
+	mg_effects	done = me.fx;
+
+	memset(&me.fx, 0, sizeof(me.fx));
+	carry_out(&done);
+	if (me.fx.n == 0)
+	{
+		mg_effects_free(&me.fx);
+		mg_effects_reset(&done);
+		if (done.bytes.cap > 32 * 1024 * 1024)
+			mg_effects_free(&done);
+		me.fx = done;
+	}
+	else
+		mg_effects_free(&done);
+}
+
+/* ------------------------------------------------------------------ commands */
+
+static void
+bootstrap(void)
+{
+	mg_input	in;
+	mg_gtid		found;
+
+	in = input(MG_IN_BOOTSTRAP);
+	if (mg_node_get_state(me.node) == MG_STATE_SYNCED || mg_node_get_state(me.node) == MG_STATE_JOINING)
+	{
+		step(&in);				/* it says why not */
+		return;
+	}
+	node_renew();
+
+	StartTransactionCommand();
+	if (!mgrepl_position_read(&found))
+	{
+		mg_uuid		uuid;
+
+		if (mg_random_bytes(&uuid, sizeof(uuid)) != MG_OK)
+			elog(ERROR, "mgrepl: no random numbers from the system");
+		uuid.bytes[6] = (uuid.bytes[6] & 0x0f) | 0x40;	/* RFC 4122, version 4 */
+		uuid.bytes[8] = (uuid.bytes[8] & 0x3f) | 0x80;
+		mgrepl_position_create(&uuid);
+		found.uuid = uuid;
+		found.seqno = 0;
+	}
+	CommitTransactionCommand();
+	me.position.uuid = found.uuid;
+	pg_atomic_write_u32(&mgrepl_shared->clustered, 1);
+
+	/* What the own log holds above the position was agreed and is committed now. */
+	if (mg_log_last(me.log) < me.position.seqno || mg_log_first(me.log) > me.position.seqno + 1)
+	{
+		if (mg_log_reset(me.log) != MG_OK)
+			log_is_broken("emptying");
+	}
+	else
+	{
+		char	   *buf = NULL;
+		size_t		cap = 0;
+		mg_seqno	first = mg_log_first(me.log);
+
+		/* Far more than any certification window. */
+		if (me.position.seqno > first + MG_ENTRIES_MAX / 2)
+			first = me.position.seqno - MG_ENTRIES_MAX / 2;
+		for (mg_seqno s = Max(first, 1); s <= mg_log_last(me.log); s++)
+		{
+			mg_log_place place;
+
+			in = input(MG_IN_RECOVER);
+			if (mg_log_find(me.log, s, &place) != MG_OK)
+				break;
+			if (cap < place.len)
+			{
+				cap = Max(place.len, 65536);
+				buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
+			}
+			if (mg_log_read(me.log, s, &place, buf) != MG_OK)
+				log_is_broken("reading");
+			in.seqno = s;
+			in.bytes = buf;
+			in.len = place.len;
+			step(&in);
+		}
+		if (buf)
+			pfree(buf);
+	}
+	in = input(MG_IN_BOOTSTRAP);
+	in.uuid = me.position.uuid;
+	step(&in);
+}
+
+static void
+join(const char *addresses)
+{
+	mg_input	in;
+	mg_gtid		found;
+
+	if (mg_node_get_state(me.node) == MG_STATE_NON_PRIMARY)
+		node_renew();
+	StartTransactionCommand();
+	if (!mgrepl_position_read(&found))
+		memset(&found, 0, sizeof(found));
+	CommitTransactionCommand();
+	if (!mg_uuid_equal(&found.uuid, &me.position.uuid))
+	{
+		me.position = found;
+		node_renew();
+	}
+	in = input(MG_IN_JOIN);
+	in.text = addresses;
+	step(&in);
+}
+
+static void
+take_command(void)
+{
+	MgCommand  *c = &mgrepl_shared->command;
+	static bool taken = false;
+	char		addresses[1024];
+	mg_input	in;
+
+	if (pg_atomic_read_u32(&c->stage) != 1)
+	{
+		uint32		gone = 4;
+
+		/* The asker went away before its command was begun. */
+		if (!me.asked)
+			(void) pg_atomic_compare_exchange_u32(&c->stage, &gone, 0);
+		taken = false;
+		return;
+	}
+	if (taken)
+		return;
+	pg_read_barrier();
+	if (me.rejoin_at != 0 && mg_node_get_state(me.node) == MG_STATE_JOINING)
+	{
+		/* Its own attempt gives way to what the user wants. */
+		in = input(MG_IN_LEAVE);
+		step(&in);
+	}
+	me.asked = true;
+	if (pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
+	{
+		answer(false, "this node's data differs from the cluster's",
+			   "Rebuild the node from a base backup of a member.");
+		return;
+	}
+	if (MG_MAX_ORIGINS == 0)
+	{
+		answer(false, "max_replication_slots is 0", "Set it to 4 or more: the node's position is kept in a replication origin.");
+		return;
+	}
+
+	/* Starting anew needs everything that was delivered to be committed: look again in a moment. */
+	if (c->kind != MG_COMMAND_LEAVE && !ring_is_drained())
+	{
+		me.asked = false;
+		return;
+	}
+	taken = true;
+	switch (c->kind)
+	{
+		case MG_COMMAND_NONE:
+			answer(false, "no such command", "");
+			break;
+		case MG_COMMAND_BOOTSTRAP:
+			me.rejoin_at = 0;
+			bootstrap();
+			break;
+		case MG_COMMAND_JOIN:
+			me.rejoin_at = 0;
+			addresses_of(c->argument, addresses, sizeof(addresses));
+			strlcpy(me.seeds, addresses, sizeof(me.seeds));
+			join(addresses);
+			break;
+		case MG_COMMAND_LEAVE:
+			me.rejoin_at = 0;
+			in = input(MG_IN_LEAVE);
+			step(&in);
+			break;
+	}
+}
+
+/* ---------------------------------------------------------------- life, loop */
+
+/* Whoever still waits for this process will not get an answer any more. */
+static void
+at_exit(int code, Datum arg)
+{
+	MgShared   *s = mgrepl_shared;
+
+	SpinLockAcquire(&s->monitor.mutex);
+	s->provider_procno = -1;
+	SpinLockRelease(&s->monitor.mutex);
+	pg_atomic_write_u32(&s->node_state,
+						pg_atomic_read_u64(&s->apply_failed) != 0 ? MG_NODE_INCONSISTENT :
+						pg_atomic_read_u32(&s->clustered) ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN);
+	for (uint32 i = 0; i < s->n_slots; i++)
+	{
+		MgSlot	   *slot = mgrepl_slot(i);
+		uint32		state = pg_atomic_read_u32(&slot->state);
+
+		if (state == MG_SLOT_SUBMITTED || state == MG_SLOT_SENT)
+		{
+			if (pg_atomic_compare_exchange_u32(&slot->state, &state, MG_SLOT_UNKNOWN))
+				mgrepl_wake(i);
+		}
+		if (state == MG_SLOT_ABANDONED)
+			pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+	}
+	SpinLockAcquire(&s->submit_mutex);
+	s->submit_head = s->submit_tail;
+	SpinLockRelease(&s->submit_mutex);
+	me.asked = pg_atomic_read_u32(&s->command.stage) == 1;
+	if (me.asked)
+		answer(false, "the provider process has ended", "See the server log.");
+}
+
+static void
+open_host(void)
+{
+	char		reason[MG_REASON_BYTES_MAX];
+	char		spool[MAXPGPATH];
+	mg_log_config log_config = {
+		.dir = mgrepl_gcache_dir,
+		.segment_bytes = SEGMENT_BYTES,
+		.bytes_max = (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024,
+		.sync = enableFsync
+	};
+	mg_transport_config net = {
+		.listen = mgrepl_listen_address,
+		.identity = me.incarnation,
+		.frame_bytes_max = MG_FRAME_BYTES_MAX
+	};
+	DIR		   *dir;
+	struct dirent *de;
+
+	if (mg_log_open(&log_config, &me.log, reason) != MG_OK)
+		ereport(FATAL,
+				(errmsg("mgrepl: the writeset log cannot be opened: %s", reason),
+				 errhint("Check mgrepl.gcache_dir and the disk. If the log is damaged, remove it and join the cluster again.")));
+	snprintf(spool, sizeof(spool), "%s/spool", mgrepl_gcache_dir);
+	if (mkdir(spool, S_IRWXU) != 0 && errno != EEXIST)
+		ereport(FATAL, (errcode_for_file_access(), errmsg("mgrepl: cannot make directory \"%s\": %m", spool)));
+	dir = opendir(spool);
+	if (dir != NULL)
+	{
+		while ((de = readdir(dir)) != NULL)
+			if (de->d_name[0] != '.')
+			{
+				char		path[MAXPGPATH * 2];
+
+				snprintf(path, sizeof(path), "%s/%s", spool, de->d_name);
+				unlink(path);
+			}
+		closedir(dir);
+	}
+	if (mg_transport_open(&net, &me.transport, reason) != MG_OK)
+		ereport(FATAL,
+				(errmsg("mgrepl: the network cannot be opened: %s", reason),
+				 errhint("Check mgrepl.listen_address.")));
+}
+
+static void
+read_position(void)
+{
+	bool		clustered;
+
+	StartTransactionCommand();
+	clustered = mgrepl_position_read(&me.position);
+	CommitTransactionCommand();
+
+	pg_atomic_write_u32(&mgrepl_shared->clustered, clustered ? 1 : 0);
+	if (clustered && MG_MAX_ORIGINS > 0)
+	{
+		/* Takes the origin's place in shared memory now, not in the middle of a commit. */
+		MgOriginSessionSetup((RepOriginId) pg_atomic_read_u32(&mgrepl_shared->origin_id));
+		replorigin_session_reset();
+	}
+	if (pg_atomic_read_u32(&mgrepl_shared->initialized) == 0)
+	{
+		mgrepl_order_reset(me.position.seqno);
+		pg_atomic_write_u32(&mgrepl_shared->initialized, 1);
+	}
+}
+
+static void
+on_link(void *arg, int peer, bool up)
+{
+	mg_input	in = input(MG_IN_LINK);
+
+	in.peer = peer;
+	in.up = up;
+	step(&in);
+}
+
+static void
+round_inputs(void)
+{
+	const void *bytes;
+	size_t		len;
+	mg_input	in;
+	static mg_seqno flushed = 0;
+
+	me.now = mg_clock_monotonic_us();
+	in = input(MG_IN_COMMITTED);
+	in.seqno = mgrepl_order_committed();
+	step(&in);
+
+	for (int i = 0; i < FRAMES_PER_ROUND && mg_transport_receive(me.transport, &bytes, &len); i++)
+	{
+		in = input(MG_IN_RECEIVE);
+		in.bytes = bytes;
+		in.len = len;
+		step(&in);
+		if (i == FRAMES_PER_ROUND - 1)
+			me.again = true;	/* the descriptor is edge-triggered: come back without sleeping */
+	}
+	if (take_submissions() == SUBMITS_PER_ROUND)
+		me.again = true;
+	if (me.n_releases > 0)
+		send_releases();
+
+	mg_log_flush_seen(me.log);
+	if (mg_log_flushed(me.log) != flushed)
+	{
+		flushed = mg_log_flushed(me.log);
+		in = input(MG_IN_FLUSHED);
+		in.seqno = flushed;
+		step(&in);
+	}
+	if (mg_log_flush_error(me.log) != 0)
+	{
+		errno = mg_log_flush_error(me.log);
+		log_is_broken("flushing");
+	}
+	take_command();
+	if (me.now - me.last_tick >= TICK_US)
+	{
+		me.last_tick = me.now;
+		mg_transport_links(me.transport, on_link, NULL);
+		in = input(MG_IN_TICK);
+		step(&in);
+	}
+	in = input(MG_IN_ROUND_END);
+	step(&in);
+}
+
+/* Out of the cluster without having asked for it: in again as soon as possible. */
+static void
+maybe_rejoin(void)
+{
+	if (me.rejoin_at == 0 || me.now < me.rejoin_at || me.seeds[0] == '\0' || shutdown_asked ||
+		pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 || !ring_is_drained())
+		return;
+	if (mg_node_get_state(me.node) == MG_STATE_JOINING || mg_node_get_state(me.node) == MG_STATE_SYNCED)
+		return;
+	node_renew();
+	me.rejoin_at = me.now + REJOIN_US;
+	join(me.seeds);
+}
+
+static void
+apply_has_failed(void)
+{
+	static bool told = false;
+	mg_input	in;
+
+	if (told || pg_atomic_read_u64(&mgrepl_shared->apply_failed) == 0)
+		return;
+	told = true;
+	me.status_due = true;
+	in = input(MG_IN_LEAVE);
+	step(&in);
+}
+
+void
+mgrepl_provider_main(Datum arg)
+{
+	mgrepl_worker_init("mgrepl provider");
+	pqsignal(SIGTERM, shutdown_handler);
+	BackgroundWorkerInitializeConnection(mgrepl_database, NULL, BGWORKER_BYPASS_ALLOWCONN);
+	before_shmem_exit(at_exit, 0);
+
+	me.now = mg_clock_monotonic_us();
+	if (mg_random_bytes(&me.incarnation, sizeof(me.incarnation)) != MG_OK)
+		elog(FATAL, "mgrepl: no random numbers from the system");
+	me.incarnation |= 1;
+	open_host();
+	read_position();
+	me.position.seqno = Max(me.position.seqno, *(volatile uint64 *) &mgrepl_shared->monitor.published);
+	node_make();
+
+	SpinLockAcquire(&mgrepl_shared->monitor.mutex);
+	mgrepl_shared->provider_procno = MgMyProcno();
+	SpinLockRelease(&mgrepl_shared->monitor.mutex);
+
+	me.waits = MgCreateWaitEventSet(4);
+	AddWaitEventToSet(me.waits, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(me.waits, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(me.waits, WL_SOCKET_READABLE, mg_transport_fd(me.transport), NULL, NULL);
+	AddWaitEventToSet(me.waits, WL_SOCKET_READABLE, mg_log_flush_fd(me.log), NULL, NULL);
+
+	/* A member that was restarted comes back by itself. */
+	addresses_of(mgrepl_cluster_address ? mgrepl_cluster_address : "", me.seeds, sizeof(me.seeds));
+	if (pg_atomic_read_u32(&mgrepl_shared->clustered) && me.seeds[0] != '\0')
+		me.rejoin_at = me.now;
+	publish_status();
+
+	for (;;)
+	{
+		WaitEvent	events[4];
+		mg_node_state state;
+		bool		waiting;
+
+		ResetLatch(MyLatch);
+		me.again = false;
+		me.appended = false;
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		round_inputs();
+		apply_has_failed();
+		do
+			carry_out_all();
+		while (me.fx.n > 0);
+		if (me.appended)
+		{
+			if (mg_log_write(me.log) != MG_OK)
+				log_is_broken("writing");
+			mg_log_request_flush(me.log);
+		}
+		publish_pending();
+		maybe_rejoin();
+		mgrepl_count(MG_COUNTER_PROVIDER_LOOPS, 1);
+		if (me.status_due || me.now - me.last_status >= STATUS_US)
+		{
+			publish_status();
+			mg_log_release(me.log, Min(mg_node_log_needed(me.node), mgrepl_order_committed()));
+		}
+		state = mg_node_get_state(me.node);
+
+		if (shutdown_asked)
+		{
+			if (me.leave_until == 0)
+			{
+				me.leave_until = me.now + LEAVE_PATIENCE_US;
+				if (state == MG_STATE_SYNCED || state == MG_STATE_JOINING)
+				{
+					mg_input	in = input(MG_IN_LEAVE);
+
+					step(&in);
+					me.again = true;
+				}
+			}
+			if (!me.again && (state == MG_STATE_OPEN || state == MG_STATE_NON_PRIMARY ||
+							  state == MG_STATE_INCONSISTENT || me.now >= me.leave_until))
+				break;
+		}
+		if (me.again || me.fx.n > 0)
+			continue;
+
+		waiting = state == MG_STATE_JOINING || me.first_pending < me.n_pending ||
+			mg_node_held(me.node) < mg_node_ordered(me.node) || shutdown_asked || me.evicted ||
+			pg_atomic_read_u32(&mgrepl_shared->command.stage) == 1;
+		(void) WaitEventSetWait(me.waits, waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS, events, 4, PG_WAIT_EXTENSION);
+	}
+
+	mg_transport_close(me.transport);
+	mg_log_close(me.log);
+	ereport(LOG, (errmsg("mgrepl provider: ended")));
+	proc_exit(0);
+}
+
+void
+mgrepl_workers_register(void)
+{
+	if (mgrepl_appliers == 0)
+	{
+		char		number[16];
+		long		cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+		/* Leave room for provider, resolver, the logical replication launcher and one more. */
+		snprintf(number, sizeof(number), "%ld",
+				 Max(1, Min(Min(cores, max_worker_processes - 4), MGREPL_APPLIERS_MAX)));
+		SetConfigOption("mgrepl.appliers", number, PGC_POSTMASTER, PGC_S_OVERRIDE);
+	}
+	mgrepl_worker_register("mgrepl provider", "mgrepl provider", "mgrepl_provider_main", true, 1, (Datum) 0);
+	mgrepl_resolver_register();
+	for (int i = 0; i < mgrepl_appliers; i++)
+	{
+		char		name[64];
+
+		snprintf(name, sizeof(name), "mgrepl applier %d", i + 1);
+		mgrepl_worker_register(name, "mgrepl applier", "mgrepl_applier_main", true, 1, Int32GetDatum(i));
+	}
+}

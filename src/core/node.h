@@ -1,0 +1,199 @@
+/*
+ * core/node.h - one node of the cluster as a deterministic state machine.
+ *
+ * Decides: membership, the one order, delivery, certification.  Inputs come in
+ * through mg_node_step, effects go out in a list; no clock, no socket, no file,
+ * no thread, no randomness inside: the same inputs give the same effects on any
+ * machine.  The owner (the provider worker, or a simulation) feeds inputs in
+ * rounds: any number of inputs, then one MG_IN_ROUND_END, which orders, delivers
+ * and closes the frames, so that a round's messages share a frame; after that
+ * it carries out the effects in their order and calls mg_effects_reset.
+ *
+ * States (transitions only through node_shift):
+ *	 OPEN        -> JOINING (command join)  -> SYNCED (bootstrap delivered)
+ *	 JOINING     -> SYNCED (own view delivered and committed here) -> OPEN (refused)
+ *	 SYNCED      -> NON_PRIMARY (leader or majority silent for suspect_timeout)
+ *	             -> OPEN (left)  -> INCONSISTENT (verdict differs from the leader's)
+ *	 NON_PRIMARY -> SYNCED (heard again); when the cluster went on without this
+ *	                node: effect EVICTED, the owner makes a new node and joins
+ *
+ * Protocol (docs/protocol.md): the origin sends a payload to all members; the
+ * view's leader orders (seqno -> origin, msgno) in batches; a member appends an
+ * entry to its log when it holds the order and the payload of it and of all
+ * before it, and acknowledges what is durable; an entry is delivered once members with
+ * more than half of the view's weight have it durable.  A view is an entry
+ * itself and counts from the next seqno on.  What is lost on the way is
+ * fetched from the leader's log.  The leader is the one the view names: it
+ * changes by a graceful leave; when it dies the others stay NON_PRIMARY.
+ *
+ * Limits: MG_PENDING_MAX unordered messages per origin (more are dropped and
+ * fetched or sent again later), MG_ENTRIES_MAX undelivered entries (the leader
+ * stops ordering at half of that), MG_PAYLOAD_BYTES_MAX of waiting payloads.
+ */
+#ifndef MG_CORE_NODE_H
+#define MG_CORE_NODE_H
+
+#include "core/base.h"
+#include "core/buf.h"
+#include "core/cert.h"
+#include "core/wire.h"
+
+#define MG_PEERS_MAX			32
+#define MG_PENDING_MAX			4096		/* power of two */
+#define MG_ENTRIES_MAX			65536		/* power of two */
+#define MG_PAYLOAD_BYTES_MAX	(UINT64_C(2) * 1024 * 1024 * 1024)
+#define MG_FETCH_BYTES			(1024u * 1024u)
+#define MG_SEEDS_MAX			8
+
+typedef struct mg_node mg_node;
+
+typedef enum mg_node_state
+{
+	MG_STATE_OPEN = 0,
+	MG_STATE_JOINING,
+	MG_STATE_SYNCED,
+	MG_STATE_NON_PRIMARY,
+	MG_STATE_INCONSISTENT
+} mg_node_state;
+
+typedef struct mg_node_config
+{
+	char		name[MG_NAME_BYTES_MAX];
+	char		cluster_name[MG_NAME_BYTES_MAX];
+	char		address[MG_ADDRESS_BYTES_MAX];	/* told to peers */
+	uint64_t	incarnation;	/* random, not 0 */
+	uint32_t	weight;
+	int64_t		keepalive_us;
+	int64_t		suspect_us;
+	int64_t		resend_us;		/* unordered submissions are sent again after this */
+	int64_t		join_timeout_us;	/* a join that nobody answers is given up, 0: never */
+	int64_t		fetch_us;		/* a missing payload or order is fetched after this */
+	uint32_t	fc_limit;		/* seqnos that the slowest member may lag */
+} mg_node_config;
+
+/* ---- inputs ---- */
+typedef enum mg_input_type
+{
+	MG_IN_NONE = 0,
+	MG_IN_TICK,					/* nothing but the time */
+	MG_IN_ROUND_END,
+	MG_IN_RECEIVE,				/* bytes: a frame */
+	MG_IN_LINK,					/* peer, up */
+	MG_IN_SUBMIT,				/* slot, flags (MG_ENTRY_*), last_seen, bytes: a writeset */
+	MG_IN_COMMITTED,			/* seqno: all up to it are committed here */
+	MG_IN_FLUSHED,				/* seqno: the log is durable up to it */
+	MG_IN_RECOVER,				/* seqno, bytes: an entry of the own log, ascending, before bootstrap */
+	MG_IN_LOG_READ,				/* peer, seqno, bytes: answers READ_LOG, one per entry */
+	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to */
+	MG_IN_JOIN,					/* text: "host:port,host:port" */
+	MG_IN_LEAVE
+} mg_input_type;
+
+typedef struct mg_input
+{
+	mg_input_type type;
+	int64_t		now_us;			/* monotonic */
+	int			peer;
+	int32_t		slot;
+	bool		up;
+	uint8_t		flags;
+	mg_seqno	seqno;
+	mg_seqno	last_seen;
+	const void *bytes;
+	size_t		len;
+	mg_uuid		uuid;
+	const char *text;
+} mg_input;
+
+/* ---- effects ---- */
+typedef enum mg_effect_type
+{
+	MG_FX_NONE = 0,
+	MG_FX_CONNECT,				/* peer, text: address */
+	MG_FX_DISCONNECT,			/* peer */
+	MG_FX_SEND,					/* peers (mask), at, len: a frame */
+	MG_FX_APPEND,				/* seqno, at, len: to the log */
+	MG_FX_RESET_LOG,			/* empty the log: another range follows */
+	MG_FX_READ_LOG,				/* peer, seqno: answer with LOG_READ inputs, up to MG_FETCH_BYTES */
+	MG_FX_DELIVER,				/* seqno, kind, slot, depends, member (origin), verdict, against */
+	MG_FX_VERDICT,				/* slot, verdict, seqno, against: a reservation or a loser of this node */
+	MG_FX_UNKNOWN,				/* slot: the outcome will not be known here */
+	MG_FX_REFUSED,				/* slot, text: not sent, nothing happened */
+	MG_FX_STATE,				/* the state or the view changed */
+	MG_FX_EVICTED,				/* the cluster went on without this node: make a new one and join */
+	MG_FX_ANSWER,				/* ok, text, hint: the outcome of a command */
+	MG_FX_LOG					/* text: one line */
+} mg_effect_type;
+
+typedef enum mg_deliver_kind
+{
+	MG_DELIVER_SKIP = 0,		/* nothing to apply */
+	MG_DELIVER_LOCAL,			/* the transaction of `slot` passed */
+	MG_DELIVER_REMOTE			/* apply it from the log */
+} mg_deliver_kind;
+
+typedef struct mg_effect
+{
+	mg_effect_type type;
+	mg_deliver_kind kind;
+	mg_verdict	verdict;
+	bool		ok;
+	int			peer;
+	uint32_t	peers;
+	int32_t		slot;
+	mg_member_id member;
+	mg_seqno	seqno;
+	mg_seqno	depends;
+	mg_seqno	against;
+	size_t		at;				/* bytes or text: offset into effects->bytes */
+	size_t		len;
+	size_t		hint_at;		/* text, 0-terminated */
+} mg_effect;
+
+typedef struct mg_effects
+{
+	mg_effect  *list;
+	size_t		n;
+	size_t		cap;
+	mg_buf		bytes;
+} mg_effects;
+
+extern void mg_effects_reset(mg_effects *effects);
+extern void mg_effects_free(mg_effects *effects);
+
+/*
+ * `position`: what the data of this node stands at; a zero uuid if it belongs
+ * to no cluster.
+ */
+extern mg_node *mg_node_new(const mg_node_config *config, const mg_gtid *position, int64_t now_us);
+extern void mg_node_free(mg_node *node);
+
+extern void mg_node_step(mg_node *node, const mg_input *in, mg_effects *out);
+
+/* ---- for status ---- */
+extern mg_node_state mg_node_get_state(const mg_node *node);
+extern const char *mg_node_state_name(mg_node_state state);
+extern const char *mg_node_reason(const mg_node *node);		/* why it is in this state */
+extern const mg_view *mg_node_view(const mg_node *node);
+extern mg_member_id mg_node_self(const mg_node *node);
+extern mg_seqno mg_node_delivered(const mg_node *node);
+extern mg_seqno mg_node_held(const mg_node *node);
+extern mg_seqno mg_node_ordered(const mg_node *node);
+extern size_t mg_node_cert_keys(const mg_node *node);
+extern uint64_t mg_node_damaged(const mg_node *node);		/* frames refused */
+
+/* Lowest seqno that some member or the certification still needs from the log. */
+extern mg_seqno mg_node_log_needed(const mg_node *node);
+
+typedef struct mg_peer_info
+{
+	mg_seqno	held;
+	mg_seqno	flushed;
+	mg_seqno	committed;
+	int64_t		heard_us;		/* time of its last word */
+} mg_peer_info;
+
+/* False if nothing is known of the member; for this node itself it is exact. */
+extern bool mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info);
+
+#endif							/* MG_CORE_NODE_H */

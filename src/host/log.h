@@ -1,0 +1,100 @@
+/*
+ * host/log.h - the writeset log (gcache): segment files, appended in seqno
+ * order, flushed in groups by a thread of its own.
+ *
+ * Files of segment_bytes, zero-filled ahead of use by the flusher thread so
+ * that a flush touches no file-system metadata (PostgreSQL does the same with
+ * its WAL), recycled by renaming.  A record larger than a segment gets a
+ * segment of its own.  One owner (the event loop) calls everything here; only
+ * the flusher thread runs beside it and shares what log.c says it shares.
+ *
+ * Append buffers in memory; mg_log_write hands the bytes to the kernel, from
+ * where appliers can read them; a flush makes them durable.  Write, flush and
+ * recycling never reorder: what is flushed is a prefix.
+ *
+ * Limits: bytes_max over all segment files, the one made ahead counted in.  A
+ * segment is recycled only when the log is over bytes_max and all its records
+ * are at or below the released seqno; if nothing may be recycled the log grows
+ * past bytes_max and says so (mg_log_bytes), it never drops what is needed.
+ * A body has at most MG_RECORD_BODY_BYTES_MAX bytes.
+ *
+ * Opening scans all records, stops at the first torn or foreign record
+ * (checksum, magic, seqno not dense) and cuts there.  A log that holds another
+ * history is emptied by mg_log_reset.  The directory is locked: one process at
+ * a time has the log.
+ */
+#ifndef MG_HOST_LOG_H
+#define MG_HOST_LOG_H
+
+#include "core/base.h"
+#include "host/segment.h"
+
+typedef struct mg_log mg_log;
+
+typedef struct mg_log_config
+{
+	const char *dir;			/* made if missing (mode 0700) */
+	uint32_t	segment_bytes;	/* 1 MiB to 1 GiB; 16 MiB is the default of the extension */
+	uint64_t	bytes_max;
+	bool		sync;			/* false only in tests: no fdatasync */
+} mg_log_config;
+
+/*
+ * Opens or makes the log and starts the flusher thread (all signals blocked).
+ * On failure *out is NULL and `reason` says what and why: MG_E_IO, MG_E_STATE
+ * (another process has it), MG_E_VERSION (nothing was touched), MG_E_FORMAT
+ * and MG_E_TOO_BIG (the configuration).  On success `reason` is empty, or says
+ * where records that are not whole were cut off.
+ */
+extern mg_status mg_log_open(const mg_log_config *config, mg_log **out,
+							 char reason[MG_REASON_BYTES_MAX]) MG_MUST_USE;
+extern void mg_log_close(mg_log *log);		/* writes and flushes what is pending, joins the thread */
+
+/* 0 and 0 when empty; records are dense in between. */
+extern mg_seqno mg_log_first(const mg_log *log);
+extern mg_seqno mg_log_last(const mg_log *log);
+
+/*
+ * seqno must be last + 1, or any when the log is empty (else MG_E_STATE).
+ * MG_E_TOO_BIG.  MG_E_IO: no file for the next segment (a full disk), the log
+ * is unchanged and the call may be repeated; or a write failed, as below.
+ * Places are told to others only after mg_log_write.
+ */
+extern mg_status mg_log_append(mg_log *log, mg_seqno seqno, const void *body, uint32_t len,
+							   mg_log_place *place) MG_MUST_USE;
+
+/* Hands all appended records to the kernel.  MG_E_IO: the log is broken from here on. */
+extern mg_status mg_log_write(mg_log *log) MG_MUST_USE;
+
+/* Asks the flusher to make all written records durable; returns at once. */
+extern void mg_log_request_flush(mg_log *log);
+
+/* A flush also happens by itself whenever a segment is full. */
+
+/* Readable (eventfd) when mg_log_flushed has moved or the flusher failed; mg_log_flush_seen clears it. */
+extern int	mg_log_flush_fd(const mg_log *log);
+extern void mg_log_flush_seen(mg_log *log);
+extern mg_seqno mg_log_flushed(const mg_log *log);	/* durable up to and with this seqno */
+extern int	mg_log_flush_error(const mg_log *log);	/* errno of a failed flush, 0 if none: fatal for the node */
+extern uint64_t mg_log_flush_count(const mg_log *log);	/* fdatasync calls for records so far (counted but not made without sync) */
+
+/* MG_E_NOT_FOUND below first or above last. */
+extern mg_status mg_log_find(const mg_log *log, mg_seqno seqno, mg_log_place *place) MG_MUST_USE;
+
+/* Reads one record's body, written or still buffered, into `to` (place.len bytes). */
+extern mg_status mg_log_read(mg_log *log, mg_seqno seqno, const mg_log_place *place, void *to) MG_MUST_USE;
+
+/* Records at or below `seqno` are no longer needed. */
+extern void mg_log_release(mg_log *log, mg_seqno seqno);
+
+/*
+ * Cuts everything above `seqno` (durably), or everything.  Both wait for a
+ * flush that is under way, and for the disk: not for the hot path.  After
+ * MG_E_IO the log is broken.
+ */
+extern mg_status mg_log_truncate(mg_log *log, mg_seqno seqno) MG_MUST_USE;
+extern mg_status mg_log_reset(mg_log *log) MG_MUST_USE;
+
+extern uint64_t mg_log_bytes(const mg_log *log);		/* on disk */
+
+#endif							/* MG_HOST_LOG_H */

@@ -1,0 +1,574 @@
+/*
+ * pg/commit.c - COMMIT as a path through the cluster.
+ *
+ * How: everything happens inside PostgreSQL's own commit.  PRE_COMMIT closes
+ * the writeset, hands it to the provider and sleeps; it is woken once, when the
+ * verdict is there and (if it passed) all lower seqnos are committed here.  Then the
+ * position goes into the commit record, the commit is made asynchronous (the
+ * log of a majority makes it durable, a flush inside the turn would serialize
+ * all flushes), and XACT_EVENT_COMMIT, which comes after the transaction became
+ * visible, passes the turn on.
+ *
+ * After a passing verdict the transaction is the cluster's: it must not fail.
+ * Interrupts are held from the turn on.  If the local commit fails all the
+ * same, or the session is ended or has to make way before its turn, an applier
+ * replays the writeset at its place, and the client is told what it is.
+ *
+ * Waits: for the verdict, cancellable, the outcome is then unknown (08007); for
+ * the turn, bounded by the appliers, cut short only by the end of the session
+ * or a brute-force abort.
+ */
+#include "postgres.h"
+
+#include <unistd.h>
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "replication/origin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/predicate.h"
+#include "utils/guc.h"
+
+#include "core/cert.h"
+#include "pg/bfabort.h"
+#include "pg/capture.h"
+#include "pg/commit.h"
+#include "pg/compat.h"
+#include "pg/counters.h"
+#include "pg/guc.h"
+#include "pg/position.h"
+#include "pg/shmem.h"
+
+bool		mgrepl_is_applier = false;
+
+/* Of the present transaction of this process. */
+static uint64 certified_seqno = 0;	/* passed, not committed yet */
+static uint64 turn_last = 0;	/* the turn is held; passed on up to here */
+static uint64 applier_first = 0;
+static uint64 applier_last = 0;
+static uint64 reserved_trx = 0; /* keys are reserved in the cluster under this number */
+static bool interrupts_held = false;
+static int	saved_synchronous_commit;
+static int64 turn_us;
+
+static int64
+now_us(void)
+{
+	instr_time	t;
+
+	INSTR_TIME_SET_CURRENT(t);
+	return (int64) INSTR_TIME_GET_MICROSEC(t);
+}
+
+uint64
+mgrepl_commit_certified(void)
+{
+	return certified_seqno;
+}
+
+void
+mgrepl_commit_as_applier(uint64 first, uint64 last)
+{
+	applier_first = first;
+	applier_last = last;
+}
+
+void
+mgrepl_commit_require_ready(void)
+{
+	if (!mgrepl_clustered())
+		return;
+	switch (mgrepl_node_state())
+	{
+		case MG_NODE_SYNCED:
+			return;
+		case MG_NODE_OPEN:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("this node belongs to a cluster but has not joined it: it takes no writes"),
+					 errhint("Call mgrepl.join('gcomm://host:port') with the address of a member, or mgrepl.bootstrap() if no other node runs.")));
+			break;
+		case MG_NODE_JOINER:
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("this node is joining the cluster and is not ready for writes yet"),
+					 errhint("Wait until mgrepl.status shows node_state SYNCED, or use another node.")));
+			break;
+		case MG_NODE_NON_PRIMARY:
+			ereport(ERROR,
+					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+					 errmsg("this node is not in the primary component of the cluster: it takes no writes"),
+					 errhint("Use a node of the primary component; mgrepl.status says why this one is out of it.")));
+			break;
+		case MG_NODE_INCONSISTENT:
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("this node's data differs from the cluster's: it takes no writes"),
+					 errhint("See mgrepl.status and the server log, and rebuild the node from a base backup of a member.")));
+			break;
+	}
+}
+
+/* ------------------------------------------------------------------- waiting */
+
+/*
+ * The backend does not wait any longer for a verdict.  False if the verdict
+ * came at this very moment.
+ */
+static bool
+abandon(MgSlot *slot)
+{
+	uint32		sent = MG_SLOT_SENT;
+	uint32		submitted = MG_SLOT_SUBMITTED;
+
+	return pg_atomic_compare_exchange_u32(&slot->state, &submitted, MG_SLOT_ABANDONED) ||
+		pg_atomic_compare_exchange_u32(&slot->state, &sent, MG_SLOT_ABANDONED);
+}
+
+static void
+outcome_unknown(const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+			 errmsg("the outcome of the transaction is not known: %s", why),
+			 errdetail("It was rolled back in this session; the cluster may still commit it."),
+			 errhint("Look at the data before you repeat it.")));
+}
+
+/* The slot of an earlier transaction may still be with the provider. */
+static void
+wait_for_free_slot(MgSlot *slot)
+{
+	while (pg_atomic_read_u32(&slot->state) != MG_SLOT_FREE)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		mgrepl_commit_require_ready();
+	}
+}
+
+static void
+wake_provider(void)
+{
+	int			procno = *(volatile int *) &mgrepl_shared->provider_procno;
+
+	mgrepl_wake(procno);
+}
+
+static void
+submit(MgSlot *slot)
+{
+	slot->submitted_us = now_us();
+	pg_write_barrier();
+	pg_atomic_write_u32(&slot->state, MG_SLOT_SUBMITTED);
+	if (!mgrepl_submit_push(MgMyProcno()))
+		elog(PANIC, "mgrepl: the queue of submitted transactions is full");
+	mgrepl_bfabort_submitted((slot->ws_flags & MG_WS_RESERVE) == 0);
+	wake_provider();
+}
+
+static void
+lost_certification(MgSlot *slot)
+{
+	mg_verdict	verdict = slot->verdict;
+	uint64		against = slot->against;
+
+	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+	mgrepl_count(MG_COUNTER_LOCAL_CERT_FAILURES, 1);
+	if (verdict == MG_VERDICT_RESERVED)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access: another node is changing the definition of what this transaction touched"),
+				 errhint("Retry the transaction.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to a concurrent transaction on another node"),
+			 errdetail("Certification found a conflict with seqno %llu (%s).",
+					   (unsigned long long) against, mg_verdict_name(verdict)),
+			 errhint("Retry the transaction.")));
+}
+
+/*
+ * Waits for the verdict and, if `turn`, for the turn of a passed one.  Returns
+ * the seqno; raises for every other outcome.
+ */
+static uint64
+wait_for_outcome(MgSlot *slot, bool turn)
+{
+	int			me = MgMyProcno();
+	int64		deadline = mgrepl_commit_timeout_ms > 0 ? now_us() + mgrepl_commit_timeout_ms * INT64CONST(1000) : 0;
+
+	for (;;)
+	{
+		MgSlotState state = (MgSlotState) pg_atomic_read_u32(&slot->state);
+		long		timeout = 1000;
+
+		pg_read_barrier();
+		switch (state)
+		{
+			case MG_SLOT_PASSED:
+				certified_seqno = turn ? slot->seqno : 0;
+				if (!turn || mgrepl_order_is_turn(slot->seqno, me))
+					return slot->seqno;
+				if (ProcDiePending || mgrepl_bfabort_doomed())
+				{
+					uint64		seqno = slot->seqno;
+
+					certified_seqno = 0;
+					pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+					mgrepl_count(MG_COUNTER_LOCAL_REPLAYS, 1);
+					mgrepl_order_replay(seqno);
+					QueryCancelPending = false;
+					CHECK_FOR_INTERRUPTS();
+					ereport(ERROR,
+							(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
+							 errmsg("the transaction is committed by the cluster as seqno %llu, but this session had to make way for an earlier one",
+									(unsigned long long) seqno),
+							 errhint("Do not repeat it: it becomes visible on this node in a moment.")));
+				}
+				break;
+			case MG_SLOT_FAILED:
+				lost_certification(slot);
+				break;
+			case MG_SLOT_REFUSED:
+				{
+					char		reason[MG_REASON_BYTES_MAX];
+
+					strlcpy(reason, slot->reason, sizeof(reason));
+					if ((slot->ws_flags & MG_WS_RELEASE) != 0)
+						reserved_trx = slot->trx_id;	/* still to be released */
+					pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+					ereport(ERROR,
+							(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+							 errmsg("the transaction was not sent to the cluster: %s", reason),
+							 errhint("Nothing happened; retry it here later or on another node.")));
+				}
+				break;
+			case MG_SLOT_UNKNOWN:
+				pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+				outcome_unknown("this node lost the cluster while the transaction was on its way");
+				break;
+			case MG_SLOT_SUBMITTED:
+			case MG_SLOT_SENT:
+				if (QueryCancelPending || ProcDiePending)
+				{
+					if (!abandon(slot))
+						continue;
+					if (ProcDiePending)
+						CHECK_FOR_INTERRUPTS();
+					QueryCancelPending = false;
+					outcome_unknown("the wait for it was cancelled");
+				}
+				if (deadline != 0 && now_us() >= deadline)
+				{
+					if (!abandon(slot))
+						continue;
+					outcome_unknown("mgrepl.commit_timeout has passed");
+				}
+				if (deadline != 0)
+					timeout = Max(1, Min(timeout, (deadline - now_us()) / 1000));
+				break;
+			case MG_SLOT_FREE:
+			case MG_SLOT_ABANDONED:
+				elog(PANIC, "mgrepl: slot of a waiting transaction is in state %d", (int) state);
+		}
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+}
+
+/* -------------------------------------------------------------- reservations */
+
+/* A writeset of keys alone, or of nothing, made in the slot itself. */
+static uint32
+bare_writeset(MgSlot *slot, mg_key *keys, uint32 n, uint16 flags, uint64 trx_id)
+{
+	mg_writeset_header h;
+	uint32		crc;
+
+	memset(&h, 0, sizeof(h));
+	mg_keys_normalize(keys, &n);
+	h.flags = flags;
+	h.last_seen = mgrepl_order_committed();
+	h.trx_id = trx_id;
+	h.n_keys = n;
+	h.total_len = MG_WRITESET_HEADER_BYTES + n * 8;
+	if (h.total_len > MGREPL_SLOT_BYTES)
+		return 0;
+	for (uint32 i = 0; i < n; i++)
+		mg_store_u64((uint8 *) slot->bytes + MG_WRITESET_HEADER_BYTES + i * 8, keys[i]);
+	crc = mg_writeset_crc_begin(&h);
+	crc = mg_crc32c(crc, slot->bytes + MG_WRITESET_HEADER_BYTES, n * 8);
+	mg_writeset_header_encode(&h, crc, (uint8 *) slot->bytes);
+	slot->len = h.total_len;
+	slot->ws_flags = flags;
+	slot->trx_id = trx_id;
+	slot->last_seen = h.last_seen;
+	slot->in_file = false;
+	slot->memory = false;
+	return h.total_len;
+}
+
+void
+mgrepl_commit_reserve(const mg_key *keys, uint32 n)
+{
+	MgSlot	   *slot = mgrepl_my_slot();
+	mg_key		copy[MGREPL_SLOT_BYTES / 8];
+	uint64		seqno;
+
+	if (reserved_trx != 0)
+		elog(ERROR, "mgrepl: this transaction has reserved keys already");
+	if (n > (MGREPL_SLOT_BYTES - MG_WRITESET_HEADER_BYTES) / 8)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the statement names too many objects (%u)", n),
+				 errhint("Split it.")));
+	mgrepl_commit_require_ready();
+	wait_for_free_slot(slot);
+	memcpy(copy, keys, n * sizeof(mg_key));
+	reserved_trx = pg_atomic_fetch_add_u64(&mgrepl_shared->next_trx_id, 1);
+	(void) bare_writeset(slot, copy, n, MG_WS_RESERVE, reserved_trx);
+	submit(slot);
+	seqno = wait_for_outcome(slot, false);
+	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+
+	/* Everything ordered before must be visible to the statement. */
+	while (mgrepl_order_committed() < seqno)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 2, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * The transaction ends without a writeset of its own: gives its reservation
+ * back.  Nobody waits for that, the provider frees the slot.
+ */
+static void
+release_reservation(void)
+{
+	MgSlot	   *slot = mgrepl_my_slot();
+	uint32		free_state = MG_SLOT_FREE;
+	uint64		trx = reserved_trx;
+	mg_key		none = 0;
+
+	reserved_trx = 0;
+
+	/* Still on its way, abandoned: the provider releases it when it comes out. */
+	if (!pg_atomic_compare_exchange_u32(&slot->state, &free_state, MG_SLOT_ABANDONED))
+		return;
+	(void) bare_writeset(slot, &none, 0, MG_WS_RELEASE, trx);
+	pg_write_barrier();
+	(void) mgrepl_submit_push(MgMyProcno());
+	wake_provider();
+}
+
+/* -------------------------------------------------------------------- commit */
+
+/* The transaction has the turn and will commit: nothing may stop it from here on. */
+static void
+enter_turn(uint64 last)
+{
+	mgrepl_position_enter(last);
+	HOLD_INTERRUPTS();
+	interrupts_held = true;
+	saved_synchronous_commit = synchronous_commit;
+	synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+	turn_last = last;
+	turn_us = now_us();
+}
+
+static void
+pre_commit_applier(void)
+{
+	while (!mgrepl_order_is_turn(applier_first, MgMyProcno()))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	enter_turn(applier_last);
+}
+
+static void
+pre_commit(void)
+{
+	MgSlot	   *slot;
+	uint32		len;
+	uint64		trx_id;
+	uint16		flags = 0;
+	uint64		seqno;
+
+	if (applier_first != 0)
+	{
+		pre_commit_applier();
+		return;
+	}
+	if (!mgrepl_capture_pending())
+		return;
+
+	mgrepl_commit_require_ready();
+	mgrepl_bfabort_check();
+	if (replorigin_session_origin != InvalidRepOriginId)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("a session that follows a replication origin cannot write to a cluster"),
+				 errhint("Let the subscription write to a server outside the cluster, or replicate from inside it.")));
+
+	/* What could still fail locally fails now, while nothing has happened. */
+	PreCommit_CheckForSerializationFailure();
+
+	slot = mgrepl_my_slot();
+	wait_for_free_slot(slot);
+	len = mgrepl_capture_close();
+	if (reserved_trx != 0)
+	{
+		trx_id = reserved_trx;
+		flags |= MG_WS_RELEASE;
+	}
+	else
+		trx_id = pg_atomic_fetch_add_u64(&mgrepl_shared->next_trx_id, 1);
+
+	slot->last_seen = mgrepl_order_committed();
+	slot->trx_id = trx_id;
+	slot->ws_flags = flags;
+	slot->len = len;
+	slot->in_file = len > MGREPL_SLOT_BYTES;
+	slot->memory = mgrepl_durability == MG_DURABILITY_MEMORY;
+	if (slot->in_file)
+	{
+		char		path[MAXPGPATH];
+
+		mgrepl_spool_path(path, sizeof(path), MgMyProcno());
+		mgrepl_capture_emit(slot->last_seen, trx_id, flags, NULL, path);
+	}
+	else
+		mgrepl_capture_emit(slot->last_seen, trx_id, flags, slot->bytes, NULL);
+	submit(slot);
+
+	/* While it is on its way: what the writeset does not carry must not go backwards after a crash. */
+	if (mgrepl_capture_used_sequence() && !XLogRecPtrIsInvalid(XactLastRecEnd))
+		XLogFlush(XactLastRecEnd);
+
+	reserved_trx = 0;			/* released by the writeset, whatever its verdict */
+	seqno = wait_for_outcome(slot, true);
+	mgrepl_count(MG_COUNTER_TIME_SUBMIT_US, slot->picked_us - slot->submitted_us);
+	mgrepl_count(MG_COUNTER_TIME_ORDER_US, slot->verdict_us - slot->picked_us);
+	mgrepl_count(MG_COUNTER_TIME_TURN_US, now_us() - slot->verdict_us);
+	enter_turn(seqno);
+}
+
+/* The transaction became visible: neither allocates nor fails. */
+static void
+at_commit(void)
+{
+	if (turn_last != 0)
+	{
+		uint64		last = turn_last;
+
+		mgrepl_position_leave();
+		turn_last = 0;
+		mgrepl_order_leave(last);
+		synchronous_commit = saved_synchronous_commit;
+		if (interrupts_held)
+		{
+			interrupts_held = false;
+			RESUME_INTERRUPTS();
+		}
+		if (certified_seqno != 0)
+		{
+			certified_seqno = 0;
+			pg_atomic_write_u32(&mgrepl_my_slot()->state, MG_SLOT_FREE);
+			mgrepl_count(MG_COUNTER_LOCAL_COMMITS, 1);
+			mgrepl_count(MG_COUNTER_TIME_COMMIT_US, now_us() - turn_us);
+		}
+	}
+	if (reserved_trx != 0)
+		release_reservation();
+	applier_first = applier_last = 0;
+	mgrepl_capture_reset();
+	mgrepl_bfabort_xact_end(true);
+}
+
+static void
+at_abort(void)
+{
+	if (turn_last != 0)
+	{
+		mgrepl_position_leave();
+		turn_last = 0;
+		synchronous_commit = saved_synchronous_commit;
+		interrupts_held = false;	/* the error has reset the count */
+	}
+	if (certified_seqno != 0)
+	{
+		/* Certified, and the local commit failed: the cluster commits it, so must this node. */
+		uint64		seqno = certified_seqno;
+
+		certified_seqno = 0;
+		pg_atomic_write_u32(&mgrepl_my_slot()->state, MG_SLOT_FREE);
+		mgrepl_count(MG_COUNTER_LOCAL_REPLAYS, 1);
+		mgrepl_order_replay(seqno);
+	}
+	if (reserved_trx != 0)
+		release_reservation();
+	applier_first = applier_last = 0;
+	mgrepl_capture_reset();
+	mgrepl_bfabort_xact_end(false);
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (mgrepl_shared == NULL)
+		return;
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+			pre_commit();
+			break;
+		case XACT_EVENT_COMMIT:
+			at_commit();
+			break;
+		case XACT_EVENT_ABORT:
+			at_abort();
+			break;
+		case XACT_EVENT_PRE_PREPARE:
+			if (mgrepl_capture_pending())
+				ereport(ERROR,
+						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						 errmsg("PREPARE TRANSACTION is not possible for a transaction that writes to the cluster"),
+						 errhint("Use COMMIT.")));
+			break;
+		case XACT_EVENT_PREPARE:
+			mgrepl_capture_reset();
+			mgrepl_bfabort_xact_end(true);
+			break;
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PARALLEL_PRE_COMMIT:
+			break;
+	}
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId my, SubTransactionId parent, void *arg)
+{
+	if (mgrepl_shared == NULL)
+		return;
+	mgrepl_capture_subxact(event, my, parent);
+}
+
+void
+mgrepl_commit_install(void)
+{
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
+}

@@ -1,0 +1,386 @@
+/*
+ * pg/guc.c - the settings, all under "mgrepl.".
+ *
+ * What the provider or the layout of shared memory is built on can change only
+ * with a restart (PGC_POSTMASTER), so that SHOW never tells anything but what
+ * is in force.  Addresses are checked when they are set: a typing error is
+ * told with its place, not found by a node that cannot reach anybody.
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <limits.h>
+#include <unistd.h>
+
+#include "utils/guc.h"
+
+#include "core/base.h"
+#include "pg/guc.h"
+#include "pg/shmem.h"
+
+#define GCOMM_SCHEME "gcomm://"
+
+char	   *mgrepl_node_name = NULL;
+char	   *mgrepl_cluster_name = NULL;
+char	   *mgrepl_cluster_address = NULL;
+char	   *mgrepl_listen_address = NULL;
+char	   *mgrepl_node_address = NULL;
+char	   *mgrepl_database = NULL;
+char	   *mgrepl_gcache_dir = NULL;
+int			mgrepl_gcache_size_mb = 1024;
+int			mgrepl_appliers = 0;
+int			mgrepl_max_ws_size_kb = 256 * 1024;
+int			mgrepl_capture_mem_kb = 4 * 1024;
+int			mgrepl_fc_limit = 4096;
+int			mgrepl_keepalive_period_ms = 500;
+int			mgrepl_suspect_timeout_ms = 2000;
+int			mgrepl_commit_timeout_ms = 0;
+int			mgrepl_durability = MG_DURABILITY_MAJORITY;
+bool		mgrepl_replicate = true;
+
+static const struct config_enum_entry durability_options[] = {
+	{"memory", MG_DURABILITY_MEMORY, false},
+	{"majority", MG_DURABILITY_MAJORITY, false},
+	{NULL, 0, false}
+};
+
+/*
+ * Is [text, text+len) a "host:port"?  A host is a name, an IPv4 address, an
+ * IPv6 address in brackets or, if `bind`, "*".  Gives NULL, or what is wrong.
+ */
+static const char *
+address_trouble(const char *text, size_t len, bool bind)
+{
+	const char *end = text + len;
+	const char *colon = end;
+	const char *p;
+	long		port = 0;
+
+	if (len >= MG_ADDRESS_BYTES_MAX)
+		return "it is too long";
+	while (colon > text && colon[-1] != ':')
+		colon--;
+	if (colon == text)
+		return "the port is missing";
+	p = colon;
+	colon--;
+
+	if (p == end)
+		return "the port is missing";
+	for (; p < end; p++)
+	{
+		if (!isdigit((unsigned char) *p))
+			return "the port is not a number";
+		port = port * 10 + (*p - '0');
+		if (port > 65535)
+			break;
+	}
+	if (port < 1 || port > 65535)
+		return "the port is not between 1 and 65535";
+
+	if (colon == text)
+		return "the host is missing";
+	if (colon - text == 1 && *text == '*')
+		return bind ? NULL : "\"*\" is not an address that others can connect to";
+	if (*text == '[')
+	{
+		if (colon - text < 4 || colon[-1] != ']')
+			return "the closing bracket of the IPv6 address is missing";
+		for (p = text + 1; p < colon - 1; p++)
+			if (!isxdigit((unsigned char) *p) && *p != ':' && *p != '.')
+				return "the IPv6 address holds a character that does not belong there";
+		return NULL;
+	}
+	for (p = text; p < colon; p++)
+	{
+		if (*p == ':')
+			return "an IPv6 address must be in brackets";
+		if (!isalnum((unsigned char) *p) && *p != '.' && *p != '-' && *p != '_')
+			return "the host holds a character that does not belong there";
+	}
+	return NULL;
+}
+
+static bool
+refuse_address(const char *text, size_t len, const char *trouble)
+{
+	GUC_check_errdetail("Address \"%.*s\" is not valid: %s.", (int) len, text, trouble);
+	GUC_check_errhint("An address is host:port, for example \"10.0.0.1:5701\" or \"[2001:db8::1]:5701\".");
+	return false;
+}
+
+/*
+ * gcomm://[address[,address]...][?option=value[&option=value]...]
+ *
+ * The whole may be empty too.  Sets *n to the number of addresses.
+ */
+bool
+mgrepl_guc_check_cluster_address(const char *text, int *n)
+{
+	const char *p;
+	const char *list_end;
+
+	*n = 0;
+	if (text == NULL || text[0] == '\0')
+		return true;
+	if (strncmp(text, GCOMM_SCHEME, strlen(GCOMM_SCHEME)) != 0)
+	{
+		GUC_check_errdetail("A cluster address begins with \"%s\".", GCOMM_SCHEME);
+		GUC_check_errhint("For example \"gcomm://10.0.0.1:5701,10.0.0.2:5701\".");
+		return false;
+	}
+
+	p = text + strlen(GCOMM_SCHEME);
+	list_end = p + strcspn(p, "?");
+	while (p < list_end)
+	{
+		size_t		len = strcspn(p, ",?");
+		const char *trouble;
+
+		trouble = len == 0 ? "it is empty" : address_trouble(p, len, false);
+		if (trouble == NULL && p[len] == ',' && p + len + 1 == list_end)
+		{
+			GUC_check_errdetail("The list of addresses ends with a comma.");
+			return false;
+		}
+		if (trouble != NULL)
+			return refuse_address(p, len, trouble);
+		(*n)++;
+		p += len;
+		if (*p == ',')
+			p++;
+	}
+	if (*n > MG_MEMBERS_MAX)
+	{
+		GUC_check_errdetail("It names %d addresses, at most %d are possible.", *n, MG_MEMBERS_MAX);
+		return false;
+	}
+
+	if (*list_end == '\0')
+		return true;
+	p = list_end + 1;
+	for (;;)
+	{
+		size_t		len = strcspn(p, "&");
+		size_t		name_len = strcspn(p, "=&");
+
+		if (name_len == 0 || name_len == len ||
+			strspn(p, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") < name_len)
+		{
+			GUC_check_errdetail("\"%.*s\" is not an option=value.", (int) len, p);
+			GUC_check_errhint("Options follow the addresses: \"gcomm://host:port?option=value&option=value\".");
+			return false;
+		}
+		if (p[len] == '\0')
+			return true;
+		p += len + 1;
+	}
+}
+
+static bool
+check_cluster_address(char **newval, void **extra, GucSource source)
+{
+	int			n;
+
+	return mgrepl_guc_check_cluster_address(*newval, &n);
+}
+
+static bool
+check_listen_address(char **newval, void **extra, GucSource source)
+{
+	const char *trouble = address_trouble(*newval, strlen(*newval), true);
+
+	return trouble == NULL || refuse_address(*newval, strlen(*newval), trouble);
+}
+
+static bool
+check_node_address(char **newval, void **extra, GucSource source)
+{
+	const char *trouble;
+
+	if ((*newval)[0] == '\0')
+		return true;
+	trouble = address_trouble(*newval, strlen(*newval), false);
+	return trouble == NULL || refuse_address(*newval, strlen(*newval), trouble);
+}
+
+/* Names go into messages and views of all nodes: printable, and not too long. */
+static bool
+check_name(char **newval, void **extra, GucSource source)
+{
+	const char *p;
+
+	if ((*newval)[0] == '\0')
+	{
+		GUC_check_errdetail("The name is empty.");
+		return false;
+	}
+	if (strlen(*newval) >= MG_NAME_BYTES_MAX)
+	{
+		GUC_check_errdetail("The name has %d bytes, at most %d are possible.",
+							(int) strlen(*newval), MG_NAME_BYTES_MAX - 1);
+		return false;
+	}
+	for (p = *newval; *p; p++)
+	{
+		if ((unsigned char) *p < ' ' || *p == 127)
+		{
+			GUC_check_errdetail("The name holds a control character.");
+			return false;
+		}
+	}
+	return true;
+}
+
+static bool
+check_database(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] == '\0' || strlen(*newval) >= NAMEDATALEN)
+	{
+		GUC_check_errdetail("A database name has 1 to %d bytes.", NAMEDATALEN - 1);
+		return false;
+	}
+	return true;
+}
+
+static bool
+check_gcache_dir(char **newval, void **extra, GucSource source)
+{
+	char	   *path = *newval;
+
+	if (path[0] == '\0' || strlen(path) >= MAXPGPATH - 64)
+	{
+		GUC_check_errdetail("The path is empty or too long.");
+		return false;
+	}
+	canonicalize_path(path);
+	if (!is_absolute_path(path) && (strcmp(path, ".") == 0 || path_contains_parent_reference(path)))
+	{
+		GUC_check_errdetail("A relative path must stay below the data directory.");
+		GUC_check_errhint("Give an absolute path for a directory elsewhere.");
+		return false;
+	}
+	return true;
+}
+
+/* A node is called as its machine unless it is told otherwise. */
+static const char *
+default_node_name(void)
+{
+	static char name[MG_NAME_BYTES_MAX];
+
+	if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0')
+		strlcpy(name, "node", sizeof(name));
+	name[sizeof(name) - 1] = '\0';
+	return name;
+}
+
+static void
+define_identity(void)
+{
+	DefineCustomStringVariable("mgrepl.node_name",
+							   "Name of this node, as messages and mgrepl.members show it.",
+							   "Each node of a cluster should have another one. Default: the machine's name.",
+							   &mgrepl_node_name, default_node_name(),
+							   PGC_POSTMASTER, 0, check_name, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.cluster_name",
+							   "Name of the cluster; nodes of another cluster name are not spoken to.",
+							   NULL,
+							   &mgrepl_cluster_name, "mgrepl",
+							   PGC_POSTMASTER, 0, check_name, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.cluster_address",
+							   "Members to join through: gcomm://host:port,host:port?option=value.",
+							   "An empty list names nobody: the node waits for mgrepl.bootstrap() or mgrepl.join(address).",
+							   &mgrepl_cluster_address, "",
+							   PGC_SIGHUP, 0, check_cluster_address, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.listen_address",
+							   "Address that this node listens on for other nodes: host:port.",
+							   "The host may be * for all addresses of the machine; then mgrepl.node_address says where others find it.",
+							   &mgrepl_listen_address, "127.0.0.1:5701",
+							   PGC_POSTMASTER, 0, check_listen_address, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.node_address",
+							   "Address that other nodes reach this node at: host:port.",
+							   "Empty: the same as mgrepl.listen_address.",
+							   &mgrepl_node_address, "",
+							   PGC_POSTMASTER, 0, check_node_address, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.database",
+							   "The database that is replicated.",
+							   "Other databases of the server stay local.",
+							   &mgrepl_database, "postgres",
+							   PGC_POSTMASTER, 0, check_database, NULL, NULL);
+}
+
+static void
+define_resources(void)
+{
+	DefineCustomStringVariable("mgrepl.gcache_dir",
+							   "Directory of the writeset log, relative to the data directory.",
+							   "Its name should begin with pgsql_tmp: base backups leave out what is called so, "
+							   "and a copy of this node's log must not become another node's.",
+							   &mgrepl_gcache_dir, "pgsql_tmp.mgrepl",
+							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY, check_gcache_dir, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.gcache_size",
+							"Size up to which the writeset log keeps writesets for nodes that were away.",
+							"What a live member still needs is kept beyond it.",
+							&mgrepl_gcache_size_mb, 1024, 64, INT_MAX / 2,
+							PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.appliers",
+							"Processes that apply the writesets of other nodes.",
+							"0: one for each processor core.",
+							&mgrepl_appliers, 0, 0, MGREPL_APPLIERS_MAX,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.max_ws_size",
+							"Largest writeset of one transaction; a larger one is refused with 54000.",
+							NULL,
+							&mgrepl_max_ws_size_kb, 256 * 1024, 64, MG_WRITESET_BYTES_MAX / 1024,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.capture_mem",
+							"Memory for a transaction's captured rows; more goes to a temporary file.",
+							NULL,
+							&mgrepl_capture_mem_kb, 4 * 1024, 64, MAX_KILOBYTES,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+}
+
+static void
+define_cluster(void)
+{
+	DefineCustomIntVariable("mgrepl.fc_limit",
+							"Writesets that a member may lag behind before the cluster slows down for it.",
+							NULL,
+							&mgrepl_fc_limit, 4096, 16, 12000,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.keepalive_period",
+							"Time of silence after which a node sends a sign of life.",
+							NULL,
+							&mgrepl_keepalive_period_ms, 500, 10, 60 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.suspect_timeout",
+							"Time of silence after which a member is suspected to be gone.",
+							"Should be several times mgrepl.keepalive_period.",
+							&mgrepl_suspect_timeout_ms, 2000, 50, 600 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.commit_timeout",
+							"Longest time that a COMMIT waits for its outcome; 0 means no limit.",
+							"When it runs out the client is told that the outcome is unknown (08007).",
+							&mgrepl_commit_timeout_ms, 0, 0, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomEnumVariable("mgrepl.durability",
+							 "What a majority of the members has done with a transaction before it is committed.",
+							 "memory: received it; majority: flushed it to disk.",
+							 &mgrepl_durability, MG_DURABILITY_MAJORITY, durability_options,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("mgrepl.replicate",
+							 "Replicates what this session writes.",
+							 "Off: writes stay on this node, and it is the superuser who answers for nodes that differ.",
+							 &mgrepl_replicate, true,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+}
+
+void
+mgrepl_guc_define(void)
+{
+	define_identity();
+	define_resources();
+	define_cluster();
+	MarkGUCPrefixReserved("mgrepl");
+}

@@ -1,0 +1,41 @@
+/*
+ * pg/guc.h - the settings, all under "mgrepl.".
+ */
+#ifndef MGREPL_GUC_H
+#define MGREPL_GUC_H
+
+#include "postgres.h"
+
+extern char *mgrepl_node_name;			/* mgrepl.node_name */
+extern char *mgrepl_cluster_name;		/* mgrepl.cluster_name */
+extern char *mgrepl_cluster_address;	/* mgrepl.cluster_address: gcomm://host:port,…?option=value */
+extern char *mgrepl_listen_address;		/* mgrepl.listen_address: host:port to bind */
+extern char *mgrepl_node_address;		/* mgrepl.node_address: host:port told to peers, default listen_address */
+extern char *mgrepl_database;			/* mgrepl.database: the replicated database */
+extern char *mgrepl_gcache_dir;			/* mgrepl.gcache_dir, relative to the data directory */
+extern int	mgrepl_gcache_size_mb;		/* mgrepl.gcache_size */
+extern int	mgrepl_appliers;			/* mgrepl.appliers */
+extern int	mgrepl_max_ws_size_kb;		/* mgrepl.max_ws_size: larger writesets are refused */
+extern int	mgrepl_capture_mem_kb;		/* mgrepl.capture_mem: more is spilled to a temporary file */
+extern int	mgrepl_fc_limit;			/* mgrepl.fc_limit: seqnos a member may lag before ordering slows */
+extern int	mgrepl_keepalive_period_ms;
+extern int	mgrepl_suspect_timeout_ms;
+extern int	mgrepl_commit_timeout_ms;	/* mgrepl.commit_timeout: longest wait for the outcome of a COMMIT, 0 none */
+extern int	mgrepl_durability;			/* mgrepl.durability: MgDurability */
+extern bool mgrepl_replicate;			/* mgrepl.replicate: superuser, per session; off: writes stay local */
+
+typedef enum MgDurability
+{
+	MG_DURABILITY_MEMORY,		/* a majority has it in memory */
+	MG_DURABILITY_MAJORITY		/* a majority has it on disk (default) */
+} MgDurability;
+
+extern void mgrepl_guc_define(void);		/* from _PG_init */
+
+/*
+ * Checks the syntax of a cluster address and counts its addresses; false
+ * leaves the reason in GUC_check_errdetail and GUC_check_errhint.
+ */
+extern bool mgrepl_guc_check_cluster_address(const char *text, int *n);
+
+#endif							/* MGREPL_GUC_H */

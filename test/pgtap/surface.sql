@@ -1,0 +1,89 @@
+-- The SQL surface: what is there, who may use it, and that each part says what it is.
+-- Needs pgtap and mgrepl in the database; changes nothing.
+BEGIN;
+SET LOCAL mgrepl.replicate = off;	-- the role below is gone at the end
+SELECT plan(44);
+
+SELECT has_extension('mgrepl');
+SELECT has_schema('mgrepl');
+
+SELECT has_function('mgrepl', 'bootstrap', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'join', ARRAY['text']);
+SELECT has_function('mgrepl', 'leave', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'install_capture', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'capture_row', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'gtid', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'wait_for_seqno', ARRAY['bigint', 'integer']);
+SELECT has_function('mgrepl', 'table_hash', ARRAY['regclass']);
+SELECT has_function('mgrepl', 'database_hash', ARRAY[]::text[]);
+
+SELECT function_returns('mgrepl', 'bootstrap', ARRAY[]::text[], 'text');
+SELECT function_returns('mgrepl', 'join', ARRAY['text'], 'text');
+SELECT function_returns('mgrepl', 'leave', ARRAY[]::text[], 'void');
+SELECT function_returns('mgrepl', 'capture_row', ARRAY[]::text[], 'trigger');
+SELECT function_returns('mgrepl', 'wait_for_seqno', ARRAY['bigint', 'integer'], 'boolean');
+SELECT function_returns('mgrepl', 'table_hash', ARRAY['regclass'], 'text');
+SELECT volatility_is('mgrepl', 'bootstrap', ARRAY[]::text[], 'volatile');
+SELECT volatility_is('mgrepl', 'join', ARRAY['text'], 'volatile');
+SELECT volatility_is('mgrepl', 'leave', ARRAY[]::text[], 'volatile');
+SELECT volatility_is('mgrepl', 'table_hash', ARRAY['regclass'], 'stable');
+
+SELECT has_view('mgrepl', 'status', 'view mgrepl.status');
+SELECT has_view('mgrepl', 'members', 'view mgrepl.members');
+SELECT columns_are('mgrepl', 'status', ARRAY['name', 'value', 'description']);
+SELECT columns_are('mgrepl', 'members',
+    ARRAY['id', 'name', 'address', 'weight', 'is_leader', 'is_self', 'synced',
+          'held', 'flushed', 'committed', 'silent_ms']);
+
+-- Rights: everybody may look, the superuser acts.
+CREATE ROLE mgrepl_pgtap_user;
+SELECT schema_privs_are('mgrepl', 'mgrepl_pgtap_user', ARRAY['USAGE']);
+SELECT table_privs_are('mgrepl', 'status', 'mgrepl_pgtap_user', ARRAY['SELECT']);
+SELECT table_privs_are('mgrepl', 'members', 'mgrepl_pgtap_user', ARRAY['SELECT']);
+SELECT function_privs_are('mgrepl', 'bootstrap', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'join', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'leave', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'install_capture', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'capture_row', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'gtid', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY['EXECUTE']);
+
+-- Each part says what it is.
+SELECT is_empty(
+    $$ SELECT p.oid::regprocedure FROM pg_proc p
+       WHERE p.pronamespace = 'mgrepl'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL $$,
+    'every function has a comment');
+SELECT is_empty(
+    $$ SELECT c.oid::regclass FROM pg_class c
+       WHERE c.relnamespace = 'mgrepl'::regnamespace AND obj_description(c.oid, 'pg_class') IS NULL $$,
+    'every view has a comment');
+SELECT is_empty(
+    $$ SELECT a.attrelid::regclass, a.attname FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+       WHERE c.relnamespace = 'mgrepl'::regnamespace AND a.attnum > 0
+         AND col_description(a.attrelid, a.attnum) IS NULL $$,
+    'every column of a view has a comment');
+SELECT is_empty(
+    $$ SELECT name FROM pg_settings WHERE name LIKE 'mgrepl.%' AND coalesce(short_desc, '') = '' $$,
+    'every setting has a description');
+SELECT is_empty(
+    $$ SELECT name FROM mgrepl.status WHERE coalesce(description, '') = '' $$,
+    'every row of mgrepl.status has a description');
+SELECT is_empty(
+    $$ SELECT name FROM mgrepl.status GROUP BY name HAVING count(*) > 1 $$,
+    'no name stands twice in mgrepl.status');
+
+-- The state is told whole.
+SELECT set_has(
+    $$ SELECT name FROM mgrepl.status $$,
+    $$ VALUES ('node_name'), ('node_state'), ('node_state_reason'), ('cluster_name'), ('cluster_uuid'),
+              ('view_id'), ('epoch'), ('cluster_size'), ('primary'), ('leader'), ('committed_seqno'),
+              ('delivered'), ('gtid'), ('protocol_version'), ('version'),
+              ('local_commits'), ('local_cert_failures'), ('local_bf_aborts'), ('applied') $$,
+    'mgrepl.status has the rows that tools rely on');
+
+-- Commands are no part of a transaction.
+SELECT throws_ok('SELECT mgrepl.leave()', NULL, NULL, 'leave refuses to run inside a transaction block');
+SELECT throws_ok($$ SELECT mgrepl.wait_for_seqno(1, -1) $$, '22023', NULL, 'a negative timeout is refused');
+SELECT ok(mgrepl.wait_for_seqno(0, 0), 'seqno 0 is always committed');
+
+SELECT * FROM finish();
+ROLLBACK;

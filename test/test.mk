@@ -1,0 +1,30 @@
+# Targets for people; included by the Makefile.
+#
+# None of them needs anything but bash and make to begin with: each script
+# installs the missing packages first and calls make again for the build.
+#
+#   make test TIER=unit              one tier: lint unit regress pgtap tap
+#   make test TESTS=test/t/002*.pl   these TAP tests only
+#   make bench BENCH_FILTER=update   systems, scripts, clients that match
+
+.PHONY: deps demo demo-stop test bench lint
+
+deps:
+	@bash test/deps test
+
+demo:
+	@bash test/demo start
+
+demo-stop:
+	@bash test/demo stop
+
+test:
+	@bash test/run
+
+bench:
+	@bash test/bench/run
+
+lint:
+	@bash test/lint
+
+-include test/unit.mk

@@ -1,0 +1,772 @@
+/*
+ * A cluster of cores in one process: the network delays, reorders between
+ * links and drops frames; logs flush late; every choice comes from one seed.
+ *
+ * Checked at every delivery: one order (the same entry at the same seqno on
+ * every node), the same verdict everywhere, no gap; and at the end that every
+ * submission got its outcome and that all nodes stand at the same place.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "core/node.h"
+#include "core/writeset.h"
+
+#define NODES		4
+#define SEQNOS_MAX	20000
+#define SLOTS		8
+#define FRAMES_MAX	4096
+
+typedef struct flying
+{
+	int			from,
+				to;
+	int64_t		at_us;
+	uint64_t	order;			/* keeps a link's frames in order */
+	uint8_t    *bytes;
+	size_t		len;
+} flying;
+
+typedef struct place
+{
+	uint8_t    *bytes;
+	size_t		len;
+} place;
+
+typedef struct host
+{
+	mg_node    *node;
+	mg_effects	fx;
+	char		address[32];
+	int			connected[MG_PEERS_MAX];	/* peer slot -> host index, -1 none */
+	place		log[SEQNOS_MAX];
+	mg_seqno	log_first,
+				log_last,
+				flushed;
+	mg_seqno	delivered;
+	mg_seqno	committed;
+	bool		busy[SLOTS];
+	mg_seqno	seen[SLOTS];
+	int			passed,
+				failed,
+				unknown,
+				submitted;
+	int			answers_ok,
+				answers_failed;
+	char		answer[256];
+	bool		evicted;
+	uint64_t	next_trx;
+	bool		cut;			/* no frame reaches it or leaves it */
+} host;
+
+typedef struct world
+{
+	host		h[NODES];
+	int			n;
+	int64_t		now;
+	uint64_t	rng;
+	uint64_t	orders;
+	flying		frames[FRAMES_MAX];
+	int			n_frames;
+	int			drop_percent;
+	mg_seqno	n_agreed;
+	uint64_t	agreed[SEQNOS_MAX]; /* hash of entry and verdict by seqno */
+	mg_uuid		uuid;
+} world;
+
+static uint64_t
+chance(world *w, uint64_t n)
+{
+	w->rng += UINT64_C(0x9e3779b97f4a7c15);
+	return mg_mix64(w->rng) % n;
+}
+
+static void run_effects(world *w, int i);
+static void join(world *w, int i, const char *seeds);
+
+static void
+feed(world *w, int i, mg_input *in)
+{
+	in->now_us = w->now;
+	mg_node_step(w->h[i].node, in, &w->h[i].fx);
+}
+
+static void
+world_send(world *w, int from, uint32_t mask, const uint8_t *bytes, size_t len)
+{
+	for (int p = 0; p < MG_PEERS_MAX; p++)
+	{
+		flying	   *f;
+		int			to = w->h[from].connected[p];
+
+		if ((mask & (UINT32_C(1) << p)) == 0 || to < 0)
+			continue;
+		if (w->h[from].cut || w->h[to].cut || (int) chance(w, 100) < w->drop_percent)
+			continue;
+		assert_true(w->n_frames < FRAMES_MAX);
+		f = &w->frames[w->n_frames++];
+		f->from = from;
+		f->to = to;
+		f->at_us = w->now + 50 + (int64_t) chance(w, 2000);
+		f->order = w->orders++;
+		f->bytes = malloc(len);
+		memcpy(f->bytes, bytes, len);
+		f->len = len;
+		/* A link keeps its order. */
+		for (int k = 0; k < w->n_frames - 1; k++)
+			if (w->frames[k].from == from && w->frames[k].to == to && w->frames[k].at_us >= f->at_us)
+				f->at_us = w->frames[k].at_us + 1;
+	}
+}
+
+static void
+agree(world *w, int i, const mg_effect *e)
+{
+	host	   *h = &w->h[i];
+	uint64_t	hash = mg_crc32c(0, h->log[e->seqno].bytes, h->log[e->seqno].len);
+
+	hash = mg_mix64(hash * 31 + (uint64_t) e->verdict * 7 + (e->kind == MG_DELIVER_SKIP));
+	assert_int_equal(e->seqno, h->delivered + 1);
+	h->delivered = e->seqno;
+	if (e->seqno > w->n_agreed)
+	{
+		w->n_agreed = e->seqno;
+		w->agreed[e->seqno] = hash;
+	}
+	else if (w->agreed[e->seqno] != 0)
+		assert_true(w->agreed[e->seqno] == hash);
+}
+
+static void
+run_effects(world *w, int i)
+{
+	host	   *h = &w->h[i];
+
+	while (h->fx.n > 0)
+	{
+		mg_effects	done = h->fx;
+
+		memset(&h->fx, 0, sizeof(h->fx));
+		for (size_t k = 0; k < done.n; k++)
+		{
+			mg_effect  *e = &done.list[k];
+			uint8_t    *at = done.bytes.data + e->at;
+
+			switch (e->type)
+			{
+				case MG_FX_CONNECT:
+					h->connected[e->peer] = -1;
+					for (int t = 0; t < w->n; t++)
+						if (strcmp(w->h[t].address, (char *) at) == 0)
+							h->connected[e->peer] = t;
+					break;
+				case MG_FX_DISCONNECT:
+					h->connected[e->peer] = -1;
+					break;
+				case MG_FX_SEND:
+					world_send(w, i, e->peers, at, e->len);
+					break;
+				case MG_FX_APPEND:
+					if (h->log_last == 0)
+						h->log_first = e->seqno;
+					else
+						assert_int_equal(e->seqno, h->log_last + 1);
+					assert_true(e->seqno < SEQNOS_MAX);
+					free(h->log[e->seqno].bytes);
+					h->log[e->seqno].bytes = malloc(e->len);
+					memcpy(h->log[e->seqno].bytes, at, e->len);
+					h->log[e->seqno].len = e->len;
+					h->log_last = e->seqno;
+					break;
+				case MG_FX_RESET_LOG:
+					h->log_first = h->log_last = h->flushed = 0;
+					break;
+				case MG_FX_READ_LOG:
+					for (mg_seqno s = e->seqno; s <= h->log_last && s < e->seqno + 20; s++)
+					{
+						mg_input	in = {.type = MG_IN_LOG_READ,.peer = e->peer,.seqno = s};
+
+						in.bytes = h->log[s].bytes;
+						in.len = h->log[s].len;
+						feed(w, i, &in);
+					}
+					feed(w, i, &(mg_input) {.type = MG_IN_ROUND_END});
+					break;
+				case MG_FX_DELIVER:
+					agree(w, i, e);
+					if (e->kind == MG_DELIVER_LOCAL)
+					{
+						assert_true(h->busy[e->slot]);
+						h->busy[e->slot] = false;
+						h->passed++;
+					}
+					break;
+				case MG_FX_VERDICT:
+					assert_true(h->busy[e->slot]);
+					h->busy[e->slot] = false;
+					h->failed++;
+					break;
+				case MG_FX_UNKNOWN:
+					assert_true(h->busy[e->slot]);
+					h->busy[e->slot] = false;
+					h->unknown++;
+					break;
+				case MG_FX_REFUSED:
+					h->busy[e->slot] = false;
+					h->submitted--;
+					break;
+				case MG_FX_ANSWER:
+					if (e->ok)
+						h->answers_ok++;
+					else
+						h->answers_failed++;
+					snprintf(h->answer, sizeof(h->answer), "%s", (char *) at);
+					break;
+				case MG_FX_EVICTED:
+					h->evicted = true;
+					break;
+				case MG_FX_LOG:
+					if (getenv("MG_TRACE"))
+						fprintf(stderr, "%8lld n%d %s\n", (long long) w->now, i, (char *) at);
+					break;
+				case MG_FX_STATE:
+				case MG_FX_NONE:
+					break;
+			}
+		}
+		mg_effects_free(&done);
+	}
+	mg_effects_free(&h->fx);
+}
+
+static void
+node_start(world *w, int i, mg_seqno position, bool belongs)
+{
+	mg_node_config c;
+	mg_gtid		p;
+	host	   *h = &w->h[i];
+
+	memset(&c, 0, sizeof(c));
+	memset(&p, 0, sizeof(p));
+	snprintf(c.name, sizeof(c.name), "n%d", i);
+	snprintf(c.cluster_name, sizeof(c.cluster_name), "test");
+	snprintf(c.address, sizeof(c.address), "%s", h->address);
+	c.incarnation = chance(w, UINT64_MAX) | 1;
+	c.weight = 1;
+	c.keepalive_us = 100000;
+	c.suspect_us = 1000000;
+	c.resend_us = 100000;
+	c.fetch_us = 10000;
+	c.join_timeout_us = 20000000;
+	c.fc_limit = 4096;
+	if (belongs)
+		p.uuid = w->uuid;
+	p.seqno = position;
+	if (h->node != NULL)
+		mg_node_free(h->node);
+	for (int k = 0; k < MG_PEERS_MAX; k++)
+		h->connected[k] = -1;
+	h->node = mg_node_new(&c, &p, w->now);
+	h->delivered = h->committed = position;
+	h->evicted = false;
+	memset(h->busy, 0, sizeof(h->busy));
+}
+
+static world *
+world_new(int n, uint64_t seed)
+{
+	world	   *w = calloc(1, sizeof(world));
+
+	w->n = n;
+	w->rng = seed;
+	w->now = 1000000;
+	memset(w->uuid.bytes, 7, 16);
+	for (int i = 0; i < n; i++)
+	{
+		snprintf(w->h[i].address, sizeof(w->h[i].address), "host:%d", 100 + i);
+		node_start(w, i, 0, true);
+	}
+	return w;
+}
+
+static void
+world_free(world *w)
+{
+	for (int i = 0; i < w->n; i++)
+	{
+		mg_node_free(w->h[i].node);
+		mg_effects_free(&w->h[i].fx);
+		for (int s = 0; s < SEQNOS_MAX; s++)
+			free(w->h[i].log[s].bytes);
+	}
+	for (int f = 0; f < w->n_frames; f++)
+		free(w->frames[f].bytes);
+	free(w);
+}
+
+/* A writeset of one to three keys out of `keys`. */
+static void
+submit(world *w, int i, int slot, uint64_t keys)
+{
+	host	   *h = &w->h[i];
+	uint8_t		bytes[MG_WRITESET_HEADER_BYTES + 3 * 8 + MG_EVENT_HEADER_BYTES];
+	mg_key		k[3];
+	uint32_t	n = 1 + (uint32_t) chance(w, 3);
+	mg_writeset_header hd;
+	uint32_t	crc;
+	mg_input	in = {.type = MG_IN_SUBMIT,.slot = slot};
+
+	memset(&hd, 0, sizeof(hd));
+	for (uint32_t j = 0; j < n; j++)
+		k[j] = mg_key_make(mg_mix64(1 + chance(w, keys)) << 2, (mg_key_strength) chance(w, 4));
+	mg_keys_normalize(k, &n);
+	hd.last_seen = h->committed;
+	hd.trx_id = ++h->next_trx;
+	hd.n_keys = n;
+	hd.n_events = 1;
+	hd.events_len = MG_EVENT_HEADER_BYTES;
+	for (uint32_t j = 0; j < n; j++)
+		mg_store_u64(bytes + MG_WRITESET_HEADER_BYTES + j * 8, k[j]);
+	bytes[MG_WRITESET_HEADER_BYTES + n * 8] = MG_EVENT_MESSAGE;
+	mg_store_u32(bytes + MG_WRITESET_HEADER_BYTES + n * 8 + 1, 0);
+	crc = mg_writeset_crc_begin(&hd);
+	crc = mg_crc32c(crc, bytes + MG_WRITESET_HEADER_BYTES, n * 8 + MG_EVENT_HEADER_BYTES);
+	mg_writeset_header_encode(&hd, crc, bytes);
+	in.bytes = bytes;
+	in.len = hd.total_len ? hd.total_len : MG_WRITESET_HEADER_BYTES + n * 8 + MG_EVENT_HEADER_BYTES;
+	in.last_seen = hd.last_seen;
+	h->busy[slot] = true;
+	h->submitted++;
+	feed(w, i, &in);
+}
+
+/* One step of time for everybody. */
+static void
+world_step(world *w, uint64_t keys, int load_percent)
+{
+	w->now += 500;
+	for (;;)
+	{
+		int			best = -1;
+
+		for (int f = 0; f < w->n_frames; f++)
+			if (w->frames[f].at_us <= w->now && (best < 0 || w->frames[f].at_us < w->frames[best].at_us))
+				best = f;
+		if (best < 0)
+			break;
+
+		flying		f = w->frames[best];
+		mg_input	in = {.type = MG_IN_RECEIVE};
+
+		w->frames[best] = w->frames[--w->n_frames];
+		in.bytes = f.bytes;
+		in.len = f.len;
+		feed(w, f.to, &in);
+		feed(w, f.to, &(mg_input) {.type = MG_IN_ROUND_END});
+		run_effects(w, f.to);
+		free(f.bytes);
+	}
+	for (int i = 0; i < w->n; i++)
+	{
+		host	   *h = &w->h[i];
+
+		if (chance(w, 3) == 0 && h->committed < h->delivered)
+			h->committed += 1 + chance(w, h->delivered - h->committed);
+		feed(w, i, &(mg_input) {.type = MG_IN_COMMITTED,.seqno = h->committed});
+		if (chance(w, 2) == 0 && h->log_last > h->flushed)
+		{
+			h->flushed = h->log_last;
+			feed(w, i, &(mg_input) {.type = MG_IN_FLUSHED,.seqno = h->flushed});
+		}
+		feed(w, i, &(mg_input) {.type = MG_IN_TICK});
+		if (mg_node_get_state(h->node) == MG_STATE_SYNCED)
+			for (int s = 0; s < SLOTS; s++)
+				if (!h->busy[s] && (int) chance(w, 100) < load_percent)
+					submit(w, i, s, keys);
+		feed(w, i, &(mg_input) {.type = MG_IN_ROUND_END});
+		run_effects(w, i);
+	}
+}
+
+static bool
+all_synced(world *w, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (mg_node_get_state(w->h[i].node) != MG_STATE_SYNCED)
+			return false;
+	return true;
+}
+
+static void
+bootstrap(world *w, int i)
+{
+	mg_input	in = {.type = MG_IN_BOOTSTRAP};
+
+	in.uuid = w->uuid;
+	feed(w, i, &in);
+	feed(w, i, &(mg_input) {.type = MG_IN_ROUND_END});
+	run_effects(w, i);
+	for (int k = 0; k < 1000 && !all_synced(w, 1); k++)
+		world_step(w, 10, 0);
+	assert_int_equal(mg_node_get_state(w->h[i].node), MG_STATE_SYNCED);
+}
+
+static void
+join(world *w, int i, const char *seeds)
+{
+	mg_input	in = {.type = MG_IN_JOIN};
+
+	in.text = seeds;
+	feed(w, i, &in);
+	feed(w, i, &(mg_input) {.type = MG_IN_ROUND_END});
+	run_effects(w, i);
+}
+
+static void
+join_and_wait(world *w, int i, uint64_t keys, int load)
+{
+	join(w, i, "host:100,host:101,host:102");
+	for (int k = 0; k < 40000 && mg_node_get_state(w->h[i].node) != MG_STATE_SYNCED; k++)
+		world_step(w, keys, load);
+	assert_int_equal(mg_node_get_state(w->h[i].node), MG_STATE_SYNCED);
+}
+
+/* What a host does with a node that the cluster went on without: a new one, from where the data stands. */
+static void
+revive_evicted(world *w)
+{
+	for (int i = 0; i < w->n; i++)
+		if (w->h[i].evicted)
+		{
+			for (int s = 0; s < SLOTS; s++)
+				if (w->h[i].busy[s])
+					w->h[i].unknown++;
+			node_start(w, i, w->h[i].delivered, true);
+			join(w, i, "host:100,host:101,host:102");
+		}
+}
+
+/* No more load: everything gets its outcome and all stand at the same place. */
+static void
+settle(world *w, int n)
+{
+	w->drop_percent = 0;
+	for (int k = 0; k < 40000; k++)
+	{
+		bool		done = true;
+
+		world_step(w, 10, 0);
+		revive_evicted(w);
+		for (int i = 0; i < n; i++)
+		{
+			for (int s = 0; s < SLOTS; s++)
+				done = done && !w->h[i].busy[s];
+			done = done && w->h[i].delivered == w->h[0].delivered && w->h[i].committed == w->h[i].delivered &&
+				mg_node_ordered(w->h[i].node) == w->h[0].delivered;
+		}
+		if (done)
+			return;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		print_message("n%d %s delivered %llu committed %llu held %llu ordered %llu flushed %llu busy", i,
+					  mg_node_state_name(mg_node_get_state(w->h[i].node)), (unsigned long long) w->h[i].delivered,
+					  (unsigned long long) w->h[i].committed, (unsigned long long) mg_node_held(w->h[i].node),
+					  (unsigned long long) mg_node_ordered(w->h[i].node), (unsigned long long) w->h[i].flushed);
+		for (int s = 0; s < SLOTS; s++)
+			print_message(" %d", w->h[i].busy[s]);
+		print_message("\n");
+	}
+	fail_msg("not everything was delivered");
+}
+
+static uint64_t
+seed_of_run(void)
+{
+	const char *env = getenv("MG_SEED");
+	uint64_t	seed = env ? strtoull(env, NULL, 10) : 20260801;
+
+	print_message("seed %llu\n", (unsigned long long) seed);
+	return seed;
+}
+
+static void
+three_nodes_deliver_one_order_with_the_same_verdicts(void **state)
+{
+	uint64_t	seed = seed_of_run();
+
+	(void) state;
+	for (int run = 0; run < 8; run++)
+	{
+		world	   *w = world_new(3, seed + (uint64_t) run);
+		int			passed = 0,
+					failed = 0;
+
+		bootstrap(w, 0);
+		join_and_wait(w, 1, 50, 20);
+		join_and_wait(w, 2, 50, 20);
+		for (int k = 0; k < 600; k++)
+			world_step(w, run % 2 ? 20 : 5000, 30);
+		settle(w, 3);
+		for (int i = 0; i < 3; i++)
+		{
+			assert_int_equal(w->h[i].passed + w->h[i].failed, w->h[i].submitted);
+			passed += w->h[i].passed;
+			failed += w->h[i].failed;
+		}
+		assert_true(passed > 500);
+		if (run % 2)
+			assert_true(failed > 10);
+		world_free(w);
+	}
+}
+
+static void
+lost_frames_only_delay(void **state)
+{
+	uint64_t	seed = seed_of_run() + 1000;
+
+	(void) state;
+	for (int run = 0; run < 8; run++)
+	{
+		world	   *w = world_new(3, seed + (uint64_t) run);
+
+		bootstrap(w, 0);
+		w->drop_percent = 10;
+		join_and_wait(w, 1, 50, 10);
+		join_and_wait(w, 2, 50, 10);
+		for (int k = 0; k < 800; k++)
+			world_step(w, 30, 20);
+		settle(w, 3);
+		for (int i = 0; i < 3; i++)
+			assert_int_equal(w->h[i].passed + w->h[i].failed, w->h[i].submitted);
+		world_free(w);
+	}
+}
+
+static void
+a_late_joiner_reaches_the_same_verdicts(void **state)
+{
+	uint64_t	seed = seed_of_run() + 2000;
+
+	(void) state;
+	for (int run = 0; run < 8; run++)
+	{
+		world	   *w = world_new(4, seed + (uint64_t) run);
+
+		bootstrap(w, 0);
+		join_and_wait(w, 1, 20, 20);
+		join_and_wait(w, 2, 20, 20);
+		for (int k = 0; k < 300; k++)
+			world_step(w, 20, 30);
+
+		/* From a copy of node 1's data, taken in the middle of the load. */
+		node_start(w, 3, w->h[1].committed, true);
+		for (int k = 0; k < 100; k++)
+			world_step(w, 20, 30);
+		join_and_wait(w, 3, 20, 30);
+		for (int k = 0; k < 300; k++)
+			world_step(w, 20, 30);
+		settle(w, 4);
+		assert_true(w->h[3].passed > 10);
+		world_free(w);
+	}
+}
+
+static void
+leave_and_join_again_keeps_one_order(void **state)
+{
+	world	   *w = world_new(3, seed_of_run() + 3000);
+
+	(void) state;
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 10);
+	join_and_wait(w, 2, 50, 10);
+	for (int leaver = 0; leaver < 3; leaver++)
+	{
+		for (int k = 0; k < 200; k++)
+			world_step(w, 50, 20);
+		feed(w, leaver, &(mg_input) {.type = MG_IN_LEAVE});
+		for (int k = 0; k < 20000 && mg_node_get_state(w->h[leaver].node) != MG_STATE_OPEN; k++)
+			world_step(w, 50, 20);
+		assert_int_equal(mg_node_get_state(w->h[leaver].node), MG_STATE_OPEN);
+		for (int k = 0; k < 200; k++)
+			world_step(w, 50, 20);
+		node_start(w, leaver, w->h[leaver].delivered, true);
+		join_and_wait(w, leaver, 50, 20);
+	}
+	settle(w, 3);
+	world_free(w);
+}
+
+static void
+a_silent_follower_is_removed_and_comes_back(void **state)
+{
+	world	   *w = world_new(3, seed_of_run() + 4000);
+	mg_seqno	before;
+
+	(void) state;
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 10);
+	join_and_wait(w, 2, 50, 10);
+	for (int k = 0; k < 200; k++)
+		world_step(w, 50, 20);
+	w->h[2].cut = true;
+	for (int k = 0; k < 6000; k++)
+		world_step(w, 50, 5);
+	assert_int_equal(mg_node_view(w->h[0].node)->n, 2);
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_NON_PRIMARY);
+	before = w->h[0].delivered;
+	for (int k = 0; k < 100; k++)
+		world_step(w, 50, 20);
+	assert_true(w->h[0].delivered > before);
+	w->h[2].cut = false;
+	for (int k = 0; k < 4000 && !w->h[2].evicted; k++)
+		world_step(w, 50, 5);
+	assert_true(w->h[2].evicted);
+	node_start(w, 2, w->h[2].delivered, true);
+	join_and_wait(w, 2, 50, 10);
+	settle(w, 3);
+	world_free(w);
+}
+
+static void
+minority_delivers_nothing(void **state)
+{
+	world	   *w = world_new(3, seed_of_run() + 5000);
+	mg_seqno	before;
+
+	(void) state;
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 10);
+	join_and_wait(w, 2, 50, 10);
+	settle(w, 3);
+	w->h[1].cut = w->h[2].cut = true;
+	before = w->h[0].delivered;
+	for (int k = 0; k < 5000; k++)
+		world_step(w, 50, 20);
+	assert_int_equal(w->h[0].delivered, before);
+	assert_int_equal(mg_node_get_state(w->h[0].node), MG_STATE_NON_PRIMARY);
+	assert_int_equal(mg_node_view(w->h[0].node)->n, 3);
+	w->h[1].cut = w->h[2].cut = false;
+	for (int k = 0; k < 20000 && !all_synced(w, 3); k++)
+	{
+		world_step(w, 50, 5);
+		revive_evicted(w);
+	}
+	assert_true(all_synced(w, 3));
+	settle(w, 3);
+	world_free(w);
+}
+
+static void
+admission_is_refused_with_a_reason(void **state)
+{
+	world	   *w = world_new(4, seed_of_run() + 6000);
+
+	(void) state;
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 10);
+
+	/* No address of anybody. */
+	join(w, 2, "nonsense");
+	assert_int_equal(w->h[2].answers_failed, 1);
+
+	/* Data of no cluster. */
+	node_start(w, 2, 0, false);
+	join(w, 2, "host:100");
+	for (int k = 0; k < 5000 && w->h[2].answers_failed < 2; k++)
+		world_step(w, 10, 0);
+	assert_non_null(strstr(w->h[2].answer, "does not belong to any cluster"));
+
+	/* Ahead of the cluster. */
+	node_start(w, 2, 15000, true);
+	join(w, 2, "host:101");
+	for (int k = 0; k < 5000 && w->h[2].answers_failed < 3; k++)
+		world_step(w, 10, 0);
+	assert_non_null(strstr(w->h[2].answer, "ahead of the cluster"));
+
+	/* Nobody there. */
+	node_start(w, 2, 0, true);
+	join(w, 2, "host:999");
+	for (int k = 0; k < 60000 && w->h[2].answers_failed < 4; k++)
+		world_step(w, 10, 0);
+	assert_non_null(strstr(w->h[2].answer, "no member"));
+	assert_int_equal(mg_node_view(w->h[0].node)->n, 2);
+	world_free(w);
+}
+
+static void
+damaged_frames_are_refused_and_counted(void **state)
+{
+	world	   *w = world_new(1, seed_of_run() + 7000);
+	uint8_t		garbage[300];
+	mg_buf		frame = {0};
+	mg_frame_header fh = {.incarnation = 99};
+	uint64_t	damaged;
+
+	(void) state;
+	bootstrap(w, 0);
+	for (int k = 0; k < 2000; k++)
+	{
+		mg_input	in = {.type = MG_IN_RECEIVE};
+
+		for (size_t b = 0; b < sizeof(garbage); b++)
+			garbage[b] = (uint8_t) chance(w, 256);
+		if (k % 2)
+			mg_store_u32(garbage, MG_FRAME_MAGIC);
+		in.bytes = garbage;
+		in.len = chance(w, sizeof(garbage));
+		feed(w, 0, &in);
+	}
+	run_effects(w, 0);
+	assert_int_equal(mg_node_damaged(w->h[0].node), 2000);
+
+	/* A frame that is whole, with every kind of message made of noise. */
+	for (int k = 0; k < 20000; k++)
+	{
+		mg_input	in = {.type = MG_IN_RECEIVE};
+		size_t		mark;
+		size_t		len = chance(w, 200);
+
+		mg_buf_reset(&frame);
+		mg_frame_begin(&frame, &fh);
+		mark = mg_msg_begin(&frame, (mg_msg_type) (1 + chance(w, MG_MSG_TYPE_COUNT - 1)));
+		for (size_t b = 0; b < len; b++)
+			mg_buf_put_u8(&frame, (uint8_t) chance(w, 256));
+		mg_msg_end(&frame, mark);
+		mg_frame_end(&frame);
+		in.bytes = frame.data;
+		in.len = frame.len;
+		feed(w, 0, &in);
+	}
+	run_effects(w, 0);
+	damaged = mg_node_damaged(w->h[0].node);
+	assert_true(damaged > 2000);
+	assert_int_equal(mg_node_get_state(w->h[0].node), MG_STATE_SYNCED);
+	mg_buf_free(&frame);
+	world_free(w);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(three_nodes_deliver_one_order_with_the_same_verdicts),
+		cmocka_unit_test(lost_frames_only_delay),
+		cmocka_unit_test(a_late_joiner_reaches_the_same_verdicts),
+		cmocka_unit_test(leave_and_join_again_keeps_one_order),
+		cmocka_unit_test(a_silent_follower_is_removed_and_comes_back),
+		cmocka_unit_test(minority_delivers_nothing),
+		cmocka_unit_test(admission_is_refused_with_a_reason),
+		cmocka_unit_test(damaged_frames_are_refused_and_counted),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
