@@ -31,7 +31,6 @@ build/unit/%: test/unit/%.c build/san/libmg.a $(wildcard test/unit/*.h) $(PURE_H
 	$(UNIT_CC) $(UNIT_CFLAGS) -Itest/unit -o $@ $< build/san/libmg.a $(UNIT_LIBS)
 
 # All of them run, also after a failure.
-unit: export MG_SEED := $(MG_SEED)
 unit: $(UNIT_PROGRAMS)
 	@failed=; for t in $^; do ./$$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "unit: failed:$$failed"; exit 1; fi

@@ -1551,20 +1551,24 @@ recovery_tail(recovery *r)
 	return MG_OK;
 }
 
-/* An empty segment of this log behind all others was made by a reset: to be used next. */
+/*
+ * The newest header that verifies has no records: a reset made it.  It stays,
+ * to be used next; without it a left-over of before would be the newest.
+ */
 static mg_status
 recovery_fresh(recovery *r)
 {
 	mg_log	   *log = r->log;
-	found_file *file = r->len > 0 ? &r->files[r->len - 1] : NULL;
+	size_t		i = r->len;
 
-	if (file == NULL || log->segments_len > 0 ||
-		!file->valid || file->id != log->id || file->first != 0)
+	while (i > 0 && !r->files[i - 1].valid)
+		i--;
+	if (i == 0 || r->files[i - 1].first != 0)
 		return MG_OK;
-	if (!scan_open(r, file))
+	if (!scan_open(r, &r->files[i - 1]))
 		return MG_E_IO;
-	file->kept = true;
-	log->fresh = file->number;
+	r->files[i - 1].kept = true;
+	log->fresh = r->files[i - 1].number;
 	log->fresh_fd = r->fd;
 	return MG_OK;
 }

@@ -925,6 +925,24 @@ lock_row(Relation rel, ItemPointerData tid, TupleTableSlot *scratch,
 
 /* ---- finding the row ---- */
 
+/*
+ * The first entry with these keys.  The access method keeps memory of its own
+ * in the scan when it first needs it: that must live as long as the scan does.
+ */
+static bool
+next_in_index(IndexScanDesc scan, ScanKey keys, int n_keys, TupleTableSlot *slot)
+{
+	MemoryContext old = MemoryContextSwitchTo(trx.context);
+	bool		found;
+
+	index_rescan(scan, keys, n_keys, NULL, 0);
+	found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	/* Gives back the pins, which would hold up VACUUM until we commit. */
+	index_rescan(scan, NULL, n_keys, NULL, 0);
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
 /* One attempt through the identity index; the row is then in local_slot. */
 static bool
 find_by_index(MgOpenTable *t, const MgRow *key, mg_seqno seqno)
@@ -946,10 +964,7 @@ find_by_index(MgOpenTable *t, const MgRow *key, mg_seqno seqno)
 		ItemPointerData tid;
 		bool		found;
 
-		index_rescan(t->scan, table->identity_keys, table->n_identity, NULL, 0);
-		found = index_getnext_slot(t->scan, ForwardScanDirection, t->local_slot);
-		/* Gives back the pins, which would hold up VACUUM until we commit. */
-		index_rescan(t->scan, NULL, table->n_identity, NULL, 0);
+		found = next_in_index(t->scan, table->identity_keys, table->n_identity, t->local_slot);
 		if (!found)
 			return false;
 
@@ -1105,9 +1120,7 @@ lock_referenced_row(MgOpenTable *t, int number, mg_seqno seqno)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
 		open->scan->xs_snapshot = GetActiveSnapshot();
-		index_rescan(open->scan, fk->keys, fk->n_keys, NULL, 0);
-		settled = !index_getnext_slot(open->scan, ForwardScanDirection, open->slot);
-		index_rescan(open->scan, NULL, fk->n_keys, NULL, 0);
+		settled = !next_in_index(open->scan, fk->keys, fk->n_keys, open->slot);
 		if (!settled)
 		{
 			ItemPointerData tid = open->slot->tts_tid;

@@ -613,7 +613,7 @@ capture_insert(MgRelInfo *info, Relation rel, TriggerData *data)
 		announce(info, cid);
 	if (info->uses_sequence)
 		ws.used_sequence = true;
-	mgrepl_keys_insert(info->keys, rel, new);
+	mgrepl_keys_insert(info->keys, new);
 	add_row(info, rel, MG_EVENT_INSERT, cid, NULL,
 			fetch_toasted(info, new, NULL, info->new_slot));
 }
@@ -645,7 +645,7 @@ capture_delete(MgRelInfo *info, Relation rel, TriggerData *data)
 	require_identity(info, "delete from");
 	if (info->announced != mgrepl_writeset_number)
 		announce(info, cid);
-	mgrepl_keys_delete(info->keys, rel, old);
+	mgrepl_keys_delete(info->keys, old);
 	add_row(info, rel, MG_EVENT_DELETE, cid, old_identity(info, old), NULL);
 }
 

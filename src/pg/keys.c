@@ -206,24 +206,8 @@ type_is_portable(Oid typid)
 {
 	Oid			element;
 
-	switch (typid)
-	{
-		case REGPROCOID:
-		case REGPROCEDUREOID:
-		case REGOPEROID:
-		case REGOPERATOROID:
-		case REGCLASSOID:
-		case REGCOLLATIONOID:
-		case REGTYPEOID:
-		case REGROLEOID:
-		case REGNAMESPACEOID:
-		case REGCONFIGOID:
-		case REGDICTIONARYOID:
-		case ACLITEMOID:
-			return false;
-		default:
-			break;
-	}
+	if (mgrepl_type_is_reg(typid) || typid == ACLITEMOID)
+		return false;
 
 	switch (get_typtype(typid))
 	{
@@ -660,7 +644,7 @@ columns_hash(const MgKeyColumn *columns, int n, uint64 seed, bool nulls_hash,
 
 /* An index with expressions or a predicate: let the executor say what it holds. */
 static bool
-evaluated_hash(MgIndexKey *key, Relation rel, TupleTableSlot *slot, uint64 *hash)
+evaluated_hash(MgIndexKey *key, TupleTableSlot *slot, uint64 *hash)
 {
 	ExprContext *econtext;
 	Datum		values[INDEX_MAX_KEYS];
@@ -708,7 +692,7 @@ evaluated_hash(MgIndexKey *key, Relation rel, TupleTableSlot *slot, uint64 *hash
 
 /* The keys of one row under one unique index. */
 static void
-add_index_keys(MgIndexKey *key, Relation rel, TupleTableSlot *slot, mg_key_strength strength)
+add_index_keys(MgIndexKey *key, TupleTableSlot *slot, mg_key_strength strength)
 {
 	uint64		hash;
 
@@ -718,7 +702,7 @@ add_index_keys(MgIndexKey *key, Relation rel, TupleTableSlot *slot, mg_key_stren
 		return;
 	if (key->plain
 		? columns_hash(key->columns, key->n_columns, key->seed, key->nulls_equal, slot, &hash)
-		: evaluated_hash(key, rel, slot, &hash))
+		: evaluated_hash(key, slot, &hash))
 		add_key(hash, strength);
 }
 
@@ -795,11 +779,11 @@ mgrepl_keys_branches(const MgRelKeys *keys)
 }
 
 void
-mgrepl_keys_insert(MgRelKeys *keys, Relation rel, TupleTableSlot *new)
+mgrepl_keys_insert(MgRelKeys *keys, TupleTableSlot *new)
 {
 	slot_getsomeattrs(new, keys->attnum_max);
 	for (int i = 0; i < keys->n_indexes; i++)
-		add_index_keys(&keys->indexes[i], rel, new, MG_KEY_UPDATE);
+		add_index_keys(&keys->indexes[i], new, MG_KEY_UPDATE);
 	for (int i = 0; i < keys->n_foreign; i++)
 		add_foreign_key(&keys->foreign[i], new);
 	if (keys->row_is_key)
@@ -807,7 +791,7 @@ mgrepl_keys_insert(MgRelKeys *keys, Relation rel, TupleTableSlot *new)
 }
 
 void
-mgrepl_keys_delete(MgRelKeys *keys, Relation rel, TupleTableSlot *old)
+mgrepl_keys_delete(MgRelKeys *keys, TupleTableSlot *old)
 {
 	slot_getsomeattrs(old, keys->attnum_max);
 	for (int i = 0; i < keys->n_indexes; i++)
@@ -818,7 +802,7 @@ mgrepl_keys_delete(MgRelKeys *keys, Relation rel, TupleTableSlot *old)
 		 * Deletes do not offend an exclusion constraint, nor each other; but
 		 * a later insert that they made room for must be applied after them.
 		 */
-		add_index_keys(key, rel, old, key->exclusion ? MG_KEY_KEY_SHARE : MG_KEY_UPDATE);
+		add_index_keys(key, old, key->exclusion ? MG_KEY_KEY_SHARE : MG_KEY_UPDATE);
 	}
 	if (keys->row_is_key)
 		add_row_key(keys, old);
@@ -846,14 +830,14 @@ mgrepl_keys_update(MgRelKeys *keys, Relation rel, TupleTableSlot *old, TupleTabl
 
 		if (key->changed)
 		{
-			add_index_keys(key, rel, old, MG_KEY_UPDATE);
+			add_index_keys(key, old, MG_KEY_UPDATE);
 			if (!key->whole)
-				add_index_keys(key, rel, new, MG_KEY_UPDATE);
+				add_index_keys(key, new, MG_KEY_UPDATE);
 		}
 		else if (key_update && key->plain)
-			add_index_keys(key, rel, old, MG_KEY_UPDATE);
+			add_index_keys(key, old, MG_KEY_UPDATE);
 		else if (i == keys->identity)
-			add_index_keys(key, rel, old, MG_KEY_NO_KEY_UPDATE);
+			add_index_keys(key, old, MG_KEY_NO_KEY_UPDATE);
 	}
 
 	for (int i = 0; i < keys->n_foreign; i++)

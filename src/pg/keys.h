@@ -37,9 +37,9 @@ extern MgRelKeys *mgrepl_keys_build(MgRelInfo *info, Relation rel);
 extern void mgrepl_keys_branches(const MgRelKeys *keys);
 
 /* The keys of one changed row, given to mgrepl_capture_key. */
-extern void mgrepl_keys_insert(MgRelKeys *keys, Relation rel, TupleTableSlot *new);
+extern void mgrepl_keys_insert(MgRelKeys *keys, TupleTableSlot *new);
 extern void mgrepl_keys_update(MgRelKeys *keys, Relation rel, TupleTableSlot *old, TupleTableSlot *new);
-extern void mgrepl_keys_delete(MgRelKeys *keys, Relation rel, TupleTableSlot *old);
+extern void mgrepl_keys_delete(MgRelKeys *keys, TupleTableSlot *old);
 
 /* Does this column hold the very same bytes in both rows? */
 extern bool mgrepl_keys_same(Relation rel, AttrNumber attnum, TupleTableSlot *old, TupleTableSlot *new);

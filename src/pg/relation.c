@@ -203,8 +203,8 @@ mgrepl_relation_fingerprint(Relation rel)
 	return hash;
 }
 
-static bool
-type_names_objects(Oid typid)
+bool
+mgrepl_type_is_reg(Oid typid)
 {
 	switch (typid)
 	{
@@ -263,7 +263,7 @@ type_form(Oid typid)
 			form = MG_FORM_TEXT;
 		return form;
 	}
-	if (type_names_objects(typid))
+	if (mgrepl_type_is_reg(typid))
 		return MG_FORM_TEXT_QUALIFIED;
 	if (typid >= FirstNormalObjectId)
 		return MG_FORM_TEXT;

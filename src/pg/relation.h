@@ -95,6 +95,9 @@ extern MemoryContext mgrepl_writeset_cxt;
  */
 extern uint64 mgrepl_relation_fingerprint(Relation rel);
 
+/* regclass and its kin: an OID of this node, written as a name. */
+extern bool mgrepl_type_is_reg(Oid typid);
+
 /* The description; valid to use until the next call for the same table. */
 extern MgRelInfo *mgrepl_relation_get(Relation rel);
 

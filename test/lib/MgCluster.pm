@@ -55,12 +55,12 @@ sub new
 	}, $class;
 
 	my $first = $self->_make_node;
-	$first->init(allows_streaming => 1);
+	$first->init(allows_streaming => 1, extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$self->_configure(1);
 	$first->start;
 	$self->sql(1, 'CREATE EXTENSION mgrepl');
 	$self->sql(1, $p{setup}) if defined $p{setup};
-	$self->sql(1, 'SELECT mgrepl.bootstrap()');
+	$self->command(1, 'SELECT mgrepl.bootstrap()');
 	$self->wait_synced(1);
 	$self->add_node for 2 .. ($p{nodes} // 3);
 	$self->wait_size($self->size);
@@ -78,7 +78,7 @@ sub lone_server
 	}, $class;
 
 	my $node = $self->_make_node;
-	$node->init(allows_streaming => 1);
+	$node->init(allows_streaming => 1, extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$self->_configure(1, without_library => $p{without_library});
 	$node->start;
 	$self->sql(1, 'CREATE EXTENSION mgrepl') unless $p{without_library} or $p{without_extension};
@@ -129,9 +129,22 @@ sub join_node
 {
 	my ($self, $i, $through) = @_;
 	$through //= 1;
-	$self->sql($i, "SELECT mgrepl.join('gcomm://" . $self->address($through) . "')");
+	$self->command($i, "SELECT mgrepl.join('gcomm://" . $self->address($through) . "')");
 	$self->wait_synced($i);
 	return;
+}
+
+# A command to the provider, which may need a moment after the server has started.
+sub command
+{
+	my ($self, $i, $sql) = @_;
+	my $r;
+	wait_for("node $i: $sql", sub {
+		$r = $self->try($i, $sql);
+		return $r->{ok} || ($r->{message} // '') !~ /provider is not running/;
+	});
+	croak "node $i: $sql: $r->{err}" unless $r->{ok};
+	return $r->{out};
 }
 
 # kill -9 of the postmaster; returns when its children are gone, too.
@@ -303,31 +316,31 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 	LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'c') AND c.relpersistence = 'p'
 	AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'index ' || pg_catalog.pg_get_indexdef(i.indexrelid) || ' ' || i.indisvalid
 FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'constraint ' || k.conrelid::regclass || ' ' || k.conname || ' ' || pg_catalog.pg_get_constraintdef(k.oid) || ' ' || k.convalidated
 FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'function ' || pg_catalog.md5(pg_catalog.pg_get_functiondef(p.oid)) || ' ' || p.oid::regprocedure
 FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 WHERE p.prokind IN ('f', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'trigger ' || pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'view ' || c.oid::regclass || ' ' || pg_catalog.md5(pg_catalog.pg_get_viewdef(c.oid))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 SELECT 'type ' || t.oid::regtype || ' ' || t.typtype || ' '
 	|| coalesce((SELECT pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '')
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typtype IN ('e', 'd', 'c', 'r') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
 	AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relpersistence <> 'p')
-ORDER BY 1 COLLATE "C";
+ORDER BY 1;
 };
 
 sub content

@@ -43,7 +43,7 @@ $c->mark_logs;
 
 # ---- the run ----
 my @runs = map {
-	$c->pgbench_start($_, '-b', 'tpcb-like', '-T', $seconds, '-c', 4, '-j', 2, '--max-tries', 1000, '-M', 'prepared')
+	$c->pgbench_start($_, '-b', 'tpcb-like', '-T', $seconds, '-c', 4, '-j', 2, '--max-tries', 1000)
 } $c->all;
 my ($done, $retried) = (0, 0);
 for my $run (@runs)

@@ -83,7 +83,7 @@ cluster_works('wrong names');
 {
 	my $lone = MgCluster->lone_server(name => 'unrelated');
 	$lone->refuses(1, "SELECT mgrepl.join('gcomm://$leader')", '\w{5}', qr/cluster/, 'join: a server whose data belongs to no cluster');
-	$lone->sql(1, 'SELECT mgrepl.bootstrap()');
+	$lone->command(1, 'SELECT mgrepl.bootstrap()');
 	$lone->wait_synced(1);
 	$lone->sql(1, 'CREATE TABLE t (id int PRIMARY KEY)');
 	$lone->sql(1, 'SELECT mgrepl.leave()');

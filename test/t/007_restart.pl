@@ -24,7 +24,7 @@ sub back
 	my ($i) = @_;
 	$c->node($i)->start;
 	my $state = $c->status($i, 'node_state');
-	$c->sql($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $state eq 'OPEN';
+	$c->command($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $state eq 'OPEN';
 	$c->wait_synced($i);
 	$c->wait_size(3);
 	return;
@@ -130,7 +130,7 @@ sum_is($total, 'leave and join');
 	$c->node($_)->start for 2, 3;
 	for my $i (2, 3)
 	{
-		$c->sql($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $c->status($i, 'node_state') eq 'OPEN';
+		$c->command($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $c->status($i, 'node_state') eq 'OPEN';
 	}
 	$c->wait_synced($_) for 1 .. 3;
 	$c->wait_size(3);

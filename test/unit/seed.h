@@ -23,7 +23,7 @@ test_seed(const char *program)
 	struct timespec now;
 
 	timespec_get(&now, TIME_UTC);
-	test_random_state = given != NULL ? strtoull(given, NULL, 0)
+	test_random_state = given != NULL && *given != 0 ? strtoull(given, NULL, 0)
 		: mg_mix64((uint64_t) now.tv_sec * 1000000000 + (uint64_t) now.tv_nsec);
 	printf("%s: MG_SEED=%" PRIu64 "\n", program, test_random_state);
 	fflush(stdout);

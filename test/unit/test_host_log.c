@@ -529,6 +529,13 @@ reset_empties_durably_and_any_seqno_may_follow(void **state)
 	assert_int_equal(mg_log_first(f->log), 0);
 	assert_int_equal(mg_log_last(f->log), 0);
 	assert_int_equal(mg_log_flushed(f->log), 0);
+	append_range(f, 700, 710, 10000);
+	mg_log_close(f->log);
+	f->log = NULL;
+	file_store(f->dir, old.segment, file, file_len);
+	reopen(f);
+	expect_range(f, 700, 710, 10000);
+	assert_int_equal(mg_log_reset(f->log), MG_OK);
 	reopen(f);
 	assert_int_equal(mg_log_last(f->log), 0);
 
@@ -585,6 +592,44 @@ recycling_keeps_everything_above_the_released_seqno(void **state)
 	}
 	WAIT_UNTIL(mg_log_bytes(f->log) <= f->config.bytes_max);
 	assert_true(mg_log_first(f->log) > 1);
+}
+
+static void
+segment_goes_with_the_release_of_its_last_record_and_not_before(void **state)
+{
+	fixture    *f = *state;
+	mg_log_place place;
+	mg_seqno	second = 1;
+
+	f->config.bytes_max = 2 * MIB;
+	reopen(f);
+	append_range(f, 1, 500, 10000);
+	do
+		assert_int_equal(mg_log_find(f->log, ++second, &place), MG_OK);
+	while (place.offset != MG_SEGMENT_HEADER_BYTES);
+	mg_log_release(f->log, second - 2);
+	expect_range(f, 1, 500, 10000);
+	mg_log_release(f->log, second - 1);
+	expect_range(f, second, 500, 10000);
+	reopen(f);
+	expect_range(f, second, 500, 10000);
+}
+
+/* Appending outruns the flusher: spares come late, and beside segments that the owner has made itself. */
+static void
+segments_made_in_a_hurry_stay_in_order(void **state)
+{
+	fixture    *f = *state;
+
+	f->config.sync = true;
+	reopen(f);
+	append_range(f, 1, 400, 100000);
+	flush(f);
+	append_range(f, 401, 410, 100000);
+	expect_range(f, 1, 410, 100000);
+	reopen(f);
+	assert_string_equal(f->reason, "");
+	expect_range(f, 1, 410, 100000);
 }
 
 static void
@@ -1239,6 +1284,8 @@ main(void)
 		TEST(truncating_across_segments_removes_them),
 		TEST(reset_empties_durably_and_any_seqno_may_follow),
 		TEST(recycling_keeps_everything_above_the_released_seqno),
+		TEST(segment_goes_with_the_release_of_its_last_record_and_not_before),
+		TEST(segments_made_in_a_hurry_stay_in_order),
 		TEST(log_grows_past_its_limit_rather_than_drop_what_is_needed),
 		TEST(stale_records_of_recycled_segments_never_come_back),
 		TEST(records_larger_than_a_segment_get_their_own),
