@@ -690,7 +690,7 @@ bootstrap(void)
 	}
 	CommitTransactionCommand();
 	me.position.uuid = found.uuid;
-	pg_atomic_write_u32(&mgrepl_shared->clustered, 1);
+	pg_atomic_write_u32(&mgrepl_shared->clustered, MG_CLUSTERED_YES);
 
 	/* What the own log holds above the position was agreed and is committed now. */
 	if (mg_log_last(me.log) < me.position.seqno || mg_log_first(me.log) > me.position.seqno + 1)
@@ -839,7 +839,7 @@ at_exit(int code, Datum arg)
 	SpinLockRelease(&s->monitor.mutex);
 	pg_atomic_write_u32(&s->node_state,
 						pg_atomic_read_u64(&s->apply_failed) != 0 ? MG_NODE_INCONSISTENT :
-						pg_atomic_read_u32(&s->clustered) ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN);
+						pg_atomic_read_u32(&s->clustered) == MG_CLUSTERED_YES ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN);
 	for (uint32 i = 0; i < s->n_slots; i++)
 	{
 		MgSlot	   *slot = mgrepl_slot(i);
@@ -915,7 +915,7 @@ read_position(void)
 	clustered = mgrepl_position_read(&me.position);
 	CommitTransactionCommand();
 
-	pg_atomic_write_u32(&mgrepl_shared->clustered, clustered ? 1 : 0);
+	pg_atomic_write_u32(&mgrepl_shared->clustered, clustered ? MG_CLUSTERED_YES : MG_CLUSTERED_NO);
 	if (clustered && MG_MAX_ORIGINS > 0)
 	{
 		/* Takes the origin's place in shared memory now, not in the middle of a commit. */
@@ -1048,7 +1048,7 @@ mgrepl_provider_main(Datum arg)
 
 	/* A member that was restarted comes back by itself. */
 	addresses_of(mgrepl_cluster_address ? mgrepl_cluster_address : "", me.seeds, sizeof(me.seeds));
-	if (pg_atomic_read_u32(&mgrepl_shared->clustered) && me.seeds[0] != '\0')
+	if (pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_YES && me.seeds[0] != '\0')
 		me.rejoin_at = me.now;
 	publish_status();
 

@@ -92,7 +92,7 @@ extern bool mg_uuid_is_zero(const mg_uuid *uuid);
  * CRC32C (Castagnoli), as RFC 3720 appendix B.4.  Start with crc = 0; feeding
  * pieces one after the other gives the same value as feeding them at once.
  * Uses the processor's instruction on x86-64 with SSE 4.2; mg_crc32c_portable
- * gives the same value everywhere, at about a fifth of the speed.
+ * gives the same value everywhere, at about a quarter of the speed.
  */
 extern uint32_t mg_crc32c(uint32_t crc, const void *bytes, size_t len);
 extern uint32_t mg_crc32c_portable(uint32_t crc, const void *bytes, size_t len);

@@ -11,12 +11,14 @@
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
+#include "utils/wait_event.h"
 
 #include "pg/compat.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
 
 #define TRANCHE "mgrepl"
+#define CLUSTERED_WAIT_MS 10000
 
 MgShared   *mgrepl_shared = NULL;
 
@@ -78,7 +80,7 @@ startup_hook(void)
 		SpinLockInit(&s->submit_mutex);
 		SpinLockInit(&s->monitor.mutex);
 		pg_atomic_init_u32(&s->node_state, MG_NODE_OPEN);
-		pg_atomic_init_u32(&s->clustered, 0);
+		pg_atomic_init_u32(&s->clustered, MG_CLUSTERED_UNKNOWN);
 		pg_atomic_init_u32(&s->origin_id, 0);
 		pg_atomic_init_u32(&s->initialized, 0);
 		pg_atomic_init_u64(&s->apply_failed, 0);
@@ -183,6 +185,26 @@ mgrepl_submit_pop(uint32 *slots, int max)
 		slots[n++] = mgrepl_submit_ring()[s->submit_head++ & (s->submit_cap - 1)];
 	SpinLockRelease(&s->submit_mutex);
 	return n;
+}
+
+bool
+mgrepl_clustered_wait(void)
+{
+	for (int ms = 0; ms < CLUSTERED_WAIT_MS; ms += 10)
+	{
+		uint32		known = pg_atomic_read_u32(&mgrepl_shared->clustered);
+
+		if (known != MG_CLUSTERED_UNKNOWN)
+			return known == MG_CLUSTERED_YES;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+			 errmsg("the mgrepl provider has not started: it is not known whether this data belongs to a cluster"),
+			 errhint("The server log says what keeps the provider from starting; mgrepl.database must exist.")));
+	return true;
 }
 
 const char *

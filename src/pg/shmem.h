@@ -146,6 +146,14 @@ typedef struct MgMemberInfo
 	int64		silent_ms;		/* since the last word from it */
 } MgMemberInfo;
 
+/* Does this data belong to a cluster, so that writes must replicate? */
+typedef enum MgClustered
+{
+	MG_CLUSTERED_NO = 0,
+	MG_CLUSTERED_YES = 1,
+	MG_CLUSTERED_UNKNOWN = 2	/* the server has just started, the provider is finding out */
+} MgClustered;
+
 /* A command from SQL to the provider; one at a time. */
 typedef enum MgCommandKind
 {
@@ -174,7 +182,7 @@ typedef struct MgShared
 	int			resolver_procno;	/* -1: not running [lock: monitor] */
 
 	pg_atomic_uint32 node_state;	/* MgNodeState [atomic] */
-	pg_atomic_uint32 clustered;		/* 1: this data belongs to a cluster, writes must replicate [atomic] */
+	pg_atomic_uint32 clustered;		/* MgClustered [atomic] */
 	pg_atomic_uint32 origin_id;		/* replication origin that carries the position, 0: none [atomic] */
 	pg_atomic_uint32 initialized;	/* 1: the provider has set the monitor since the server started [atomic] */
 	pg_atomic_uint64 apply_failed;	/* seqno that an applier could not apply, 0: none [atomic] */
@@ -229,10 +237,23 @@ mgrepl_node_state(void)
 	return (MgNodeState) pg_atomic_read_u32(&mgrepl_shared->node_state);
 }
 
+/* Waits for the provider's answer; ERROR 57P03 if it does not come. */
+extern bool mgrepl_clustered_wait(void);
+
+/*
+ * Must this backend's writes go to a cluster?  Just after the start of the
+ * server nobody knows: then it waits, because a write that slips through on one
+ * node alone would be lost or make the nodes differ.
+ */
 static inline bool
 mgrepl_clustered(void)
 {
-	return mgrepl_shared != NULL && pg_atomic_read_u32(&mgrepl_shared->clustered) != 0;
+	uint32		known;
+
+	if (mgrepl_shared == NULL)
+		return false;
+	known = pg_atomic_read_u32(&mgrepl_shared->clustered);
+	return known == MG_CLUSTERED_UNKNOWN ? mgrepl_clustered_wait() : known == MG_CLUSTERED_YES;
 }
 
 #endif							/* MGREPL_SHMEM_H */

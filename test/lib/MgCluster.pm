@@ -64,6 +64,7 @@ sub new
 	$self->wait_synced(1);
 	$self->add_node for 2 .. ($p{nodes} // 3);
 	$self->wait_size($self->size);
+	$self->mark_logs;
 	return $self;
 }
 
@@ -335,7 +336,7 @@ SELECT 'view ' || c.oid::regclass || ' ' || pg_catalog.md5(pg_catalog.pg_get_vie
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'v' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'
 ORDER BY 1;
-SELECT 'type ' || t.oid::regtype || ' ' || t.typtype || ' '
+SELECT 'type ' || t.oid::regtype || ' ' || t.typtype::text || ' '
 	|| coalesce((SELECT pg_catalog.string_agg(e.enumlabel, ',' ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid), '')
 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 WHERE t.typtype IN ('e', 'd', 'c', 'r') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'mgrepl') AND n.nspname NOT LIKE 'pg\_%'

@@ -29,7 +29,7 @@ $c->sql(1, qq{
 INSERT INTO pgbench_branches (bid, bbalance) SELECT g, 0 FROM generate_series(1, $scale) g;
 INSERT INTO pgbench_tellers (tid, bid, tbalance) SELECT g, (g - 1) / 10 + 1, 0 FROM generate_series(1, $scale * 10) g;
 });
-$c->sql($_ % 3 + 1, qq{
+$c->sql(1, qq{
 INSERT INTO pgbench_accounts (aid, bid, abalance, filler)
 SELECT g, (g - 1) / 100000 + 1, 0, '' FROM generate_series($_ * 100000 + 1, ($_ + 1) * 100000) g
 }) for 0 .. $scale - 1;

@@ -263,7 +263,7 @@ for my $isolation ('read committed', 'repeatable read')
 	open my $f, '>', $script or die $!;
 	print $f "UPDATE t SET n = n + 1 WHERE id = 20;\n";
 	close $f;
-	local $ENV{PGOPTIONS} = "-c default_transaction_isolation='" . ($isolation =~ s/ /\\ /r) . "'";
+	local $ENV{PGOPTIONS} = "-c default_transaction_isolation=" . ($isolation =~ s/ /\\ /r);
 	my @runs = map { $c->pgbench_start($_, '-f', $script, '-t', 100, '-c', 4, '--max-tries', 100000) } $c->all;
 	my $done = 0;
 	for (@runs)
