@@ -28,6 +28,7 @@
 #define FLOOR_DELAY_US	50000	/* submissions on their way through shared memory */
 #define ORDER_BATCH_MAX	1024
 #define GONE_US			2000000
+#define ACK_LAZY_US		1000
 #define SAMPLES_MAX		32
 
 typedef struct pending
@@ -156,7 +157,9 @@ struct mg_node
 
 	mg_buf		out_all;		/* frame being built for all members */
 	mg_buf		scratch;
-	bool		ack_due;
+	bool		ack_due;		/* to all, at the end of this round */
+	uint32_t	ack_urgent;		/* peers that wait for an acknowledgement */
+	int64_t		ack_lazy_us;	/* the others get it by then at the latest, 0: they have it */
 	int64_t		last_ack_us;
 	int64_t		last_join_us;
 	int64_t		join_since_us;
@@ -623,18 +626,67 @@ min_seen(mg_node *node)
 }
 
 static void
+put_ack_body(mg_node *node, mg_buf *frame)
+{
+	mg_buf_put_u64(frame, node->appended);
+	mg_buf_put_u64(frame, node->flushed < node->appended ? node->flushed : node->appended);
+	mg_buf_put_u64(frame, node->delivered);
+	mg_buf_put_u64(frame, node->committed);
+	mg_buf_put_u64(frame, min_seen(node));
+}
+
+static void
 put_ack(mg_node *node)
 {
 	size_t		mark = msg_all(node, MG_MSG_ACK);
 
-	mg_buf_put_u64(&node->out_all, node->appended);
-	mg_buf_put_u64(&node->out_all, node->flushed < node->appended ? node->flushed : node->appended);
-	mg_buf_put_u64(&node->out_all, node->delivered);
-	mg_buf_put_u64(&node->out_all, node->committed);
-	mg_buf_put_u64(&node->out_all, min_seen(node));
+	put_ack_body(node, &node->out_all);
 	mg_msg_end(&node->out_all, mark);
 	node->ack_due = false;
+	node->ack_urgent = 0;
+	node->ack_lazy_us = 0;
 	node->last_ack_us = node->now_us;
+}
+
+/*
+ * Acknowledgements cost a frame per peer and flush, and only the origin of an
+ * entry has a client that waits for it.  So it is told at once; the others with
+ * the next frame that goes to all, or ACK_LAZY_US later.
+ */
+static void
+put_acks(mg_node *node)
+{
+	if (node->ack_due || (node->ack_lazy_us != 0 && node->out_all.len > 0))
+	{
+		put_ack(node);
+		return;
+	}
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		if ((node->ack_urgent & (UINT32_C(1) << i)) != 0 && node->peers[i].kind == PEER_MEMBER)
+		{
+			size_t		mark = msg_peer(node, i, MG_MSG_ACK);
+
+			put_ack_body(node, &node->peers[i].out);
+			mg_msg_end(&node->peers[i].out, mark);
+		}
+	node->ack_urgent = 0;
+}
+
+/* There is something to acknowledge about the entry at `seqno`. */
+static void
+ack_wanted(mg_node *node, mg_seqno seqno)
+{
+	const entry *e = entry_at(node, seqno);
+	int			i;
+
+	if (node->ack_lazy_us == 0)
+		node->ack_lazy_us = node->now_us + ACK_LAZY_US;
+	if (e->seqno != seqno)
+		return;					/* delivered already */
+	if (e->h.type == MG_ENTRY_VIEW)
+		node->ack_due = true;
+	else if (e->h.origin != node->self && (i = peer_of_member(node, e->h.origin)) >= 0)
+		node->ack_urgent |= UINT32_C(1) << i;
 }
 
 static void
@@ -762,6 +814,8 @@ append_ready(mg_node *node)
 		node->appended++;
 		take_stamps(node, &e->h);
 
+		if ((e->h.flags & MG_ENTRY_MEMORY) != 0)
+			ack_wanted(node, e->seqno);
 		if (e->h.type == MG_ENTRY_VIEW)
 			admit_peer(node, e);
 	}
@@ -2273,7 +2327,8 @@ on_tick(mg_node *node)
 	if (node->self == 0)
 		return;
 
-	if (node->now_us - node->last_ack_us >= node->config.keepalive_us)
+	if (node->now_us - node->last_ack_us >= node->config.keepalive_us ||
+		(node->ack_lazy_us != 0 && node->now_us >= node->ack_lazy_us))
 		node->ack_due = true;
 
 	/* Orders or payloads that should be here by now. */
@@ -2373,8 +2428,8 @@ round_end(mg_node *node)
 			(node->peers[best].held > node->appended || node->self == 0))
 			put_fetch(node, best);
 	}
-	if (node->ack_due && node->self != 0)
-		put_ack(node);
+	if (node->self != 0)
+		put_acks(node);
 	send_frames(node);
 }
 
@@ -2413,8 +2468,9 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 		case MG_IN_FLUSHED:
 			if (in->seqno > node->flushed)
 			{
+				for (mg_seqno s = node->flushed + 1; s <= in->seqno && s <= node->appended; s++)
+					ack_wanted(node, s);
 				node->flushed = in->seqno;
-				node->ack_due = true;
 			}
 			break;
 		case MG_IN_RECOVER:
@@ -2479,6 +2535,12 @@ mg_node_free(mg_node *node)
 	mg_free(node);
 }
 
+bool
+mg_node_wants_tick(const mg_node *node)
+{
+	return node->state == MG_STATE_JOINING || node->ack_lazy_us != 0 || node->appended < node->ordered;
+}
+
 mg_node_state
 mg_node_get_state(const mg_node *node)
 {
@@ -2538,6 +2600,15 @@ mg_seqno
 mg_node_ordered(const mg_node *node)
 {
 	return node->ordered;
+}
+
+uint64_t
+mg_node_unordered(const mg_node *node)
+{
+	for (int i = 0; i <= MG_MEMBERS_MAX; i++)
+		if (node->self != 0 && node->origins[i].id == node->self)
+			return node->next_msgno - node->origins[i].next_msgno;
+	return 0;
 }
 
 size_t

@@ -170,6 +170,9 @@ extern void mg_node_free(mg_node *node);
 
 extern void mg_node_step(mg_node *node, const mg_input *in, mg_effects *out);
 
+/* Something waits for the time to pass: tick again within a millisecond. */
+extern bool mg_node_wants_tick(const mg_node *node);
+
 /* ---- for status ---- */
 extern mg_node_state mg_node_get_state(const mg_node *node);
 extern const char *mg_node_state_name(mg_node_state state);
@@ -179,6 +182,7 @@ extern mg_member_id mg_node_self(const mg_node *node);
 extern mg_seqno mg_node_delivered(const mg_node *node);
 extern mg_seqno mg_node_held(const mg_node *node);
 extern mg_seqno mg_node_ordered(const mg_node *node);
+extern uint64_t mg_node_unordered(const mg_node *node);	/* own submissions without a place yet */
 extern size_t mg_node_cert_keys(const mg_node *node);
 extern uint64_t mg_node_damaged(const mg_node *node);		/* frames refused */
 

@@ -54,6 +54,7 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/buf.h"
@@ -159,6 +160,9 @@ struct mg_log
 	spare_state spare;
 	uint64_t	spare_number;
 	int			spare_fd;
+
+	uint32_t	flush_pace_us;	/* [fixed at start] */
+	int64_t		last_flush_us;	/* [flusher] */
 
 	/* [flusher; or under the mutex while not busy] */
 	dirty_file *flushing;
@@ -628,6 +632,28 @@ flusher_wait(mg_log *log)
 	pthread_cond_wait(&log->work, &log->mutex);
 }
 
+/*
+ * Under load a flush that begins as soon as there is something finds little to
+ * share it.  Alone, the pause has long passed.  With the mutex held.
+ */
+static void
+flusher_pace(mg_log *log)
+{
+	int64_t		now = mg_clock_monotonic_us();
+	int64_t		rest = log->last_flush_us + log->flush_pace_us - now;
+
+	if (rest > 0 && !log->stop)
+	{
+		struct timespec pause = {.tv_nsec = rest * 1000};
+
+		unlock(log);
+		(void) nanosleep(&pause, NULL);
+		lock(log);
+		now += rest;
+	}
+	log->last_flush_us = now;
+}
+
 static void *
 flusher_main(void *arg)
 {
@@ -640,7 +666,10 @@ flusher_main(void *arg)
 		if (log->pausing)
 			flusher_wait(log);
 		else if (log->flush_wanted)
+		{
+			flusher_pace(log);
 			flusher_flush(log);
+		}
 		else if (log->retired_len > 0)
 			flusher_retire(log);
 		else if (log->stop)
@@ -1733,6 +1762,7 @@ mg_log_open(const mg_log_config *config, mg_log **out, char reason[MG_REASON_BYT
 	log->segment_bytes = config->segment_bytes;
 	log->bytes_max = config->bytes_max;
 	log->sync = config->sync;
+	log->flush_pace_us = config->flush_pace_us < 100000 ? config->flush_pace_us : 100000;
 	log->dir_fd = log->event_fd = log->fd = log->job.fd = -1;
 	MG_ASSERT(mg_segment_reader_init(&log->reader, config->dir) == MG_OK);
 	MG_ASSERT(pthread_mutex_init(&log->mutex, NULL) == 0);

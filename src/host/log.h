@@ -36,6 +36,7 @@ typedef struct mg_log_config
 	const char *dir;			/* made if missing (mode 0700) */
 	uint32_t	segment_bytes;	/* 1 MiB to 1 GiB; 16 MiB is the default of the extension */
 	uint64_t	bytes_max;
+	uint32_t	flush_pace_us;	/* flushes begin at least this far apart: more records share one; 0: no pause */
 	bool		sync;			/* false only in tests: no fdatasync */
 } mg_log_config;
 

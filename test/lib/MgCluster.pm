@@ -183,7 +183,7 @@ sub try
 	my ($self, $i, $sql, %p) = @_;
 	my ($rc, $out, $err) = $self->node($i)->psql(
 		'postgres', $sql,
-		timeout      => $p{timeout} // 2 * $deadline_s,
+		timeout      => $p{timeout} // $deadline_s,
 		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
 	return _outcome($rc == 0, $out, $err);
 }

@@ -193,7 +193,7 @@ WITH gone AS (DELETE FROM s WHERE id BETWEEN 10 AND 19 RETURNING *), changed AS 
 UPDATE s SET n = t.c FROM (SELECT count(*) AS c FROM s) t WHERE s.id = 30;
 DELETE FROM s USING (VALUES (31)) v(i) WHERE s.id = v.i;
 });
-is($c->sql(1, 'SELECT count(*) FROM s'), 214, 'the statements did what they say');
+is($c->sql(1, 'SELECT count(*) FROM s'), 213, 'the statements did what they say');
 $c->same_content('INSERT, COPY, ON CONFLICT, MERGE, WITH, UPDATE FROM, DELETE USING');
 
 $c->sql(2, q{

@@ -106,7 +106,8 @@ cluster_works('wrong names');
 {
 	$c->node($new)->append_conf('postgresql.conf', "shared_preload_libraries = ''");
 	$c->node($new)->restart;
-	$c->refuses($new, q{UPDATE t SET v = 'astray'}, '55000', qr/shared_preload_libraries/, 'a write to a member\'s data without the library preloaded');
+	$c->refuses($new, q{UPDATE t SET v = 'astray' WHERE id = 7}, '55000', qr/shared_preload_libraries/, 'a write to a member\'s data without the library preloaded');
+	is($c->sql($new, q{SELECT count(*) FROM t WHERE v = 'astray'}), 0, 'and it has changed nothing');
 	$c->node($new)->append_conf('postgresql.conf', "shared_preload_libraries = 'mgrepl'");
 	$c->node($new)->restart;
 }
@@ -140,13 +141,13 @@ sub frame
 # What ZeroMQ's DEALER says: greeting, READY, then each frame as a message.
 sub zmq_send
 {
-	my ($address, @frames) = @_;
+	my ($address, $routing_id, @frames) = @_;
 	my $socket = IO::Socket::INET->new(PeerAddr => $address, Timeout => 10) or return;
 	local $SIG{PIPE} = 'IGNORE';
 	$socket->autoflush(1);
 	print $socket "\xff" . "\0" x 8 . "\x7f\3\0" . pack('a20', 'NULL') . "\0" . "\0" x 31;
 	read $socket, my $greeting, 64;
-	my $ready = "\5READY\x0bSocket-Type" . pack('N/a*', 'DEALER') . "\x08Identity" . pack('N', 0);
+	my $ready = "\5READY\x0bSocket-Type" . pack('N/a*', 'DEALER') . "\x08Identity" . pack('N/a*', $routing_id);
 	print $socket "\4" . chr(length $ready) . $ready;
 	print $socket "\2" . pack('Q>', length $_) . $_ for @frames;
 	shutdown $socket, 1;
@@ -179,14 +180,15 @@ for my $i (1 .. 3)
 		map({ frame(pack('CL<', $_, 40) . noise(40)) } 0 .. 20),       # messages of every type, of noise
 		map({ frame(pack('CL<', $_, 40) . noise(40), incarnation => 0, member => 1, epoch => 1 << 40) } 0 .. 20),
 	);
-	ok(zmq_send($c->address($i), @frames), "node $i: " . @frames . " frames of noise");
+	ok(zmq_send($c->address($i), '', @frames), "node $i: " . @frames . " frames of noise from a stranger");
+	ok(zmq_send($c->address($i), 'M' . noise(8), @frames), "node $i: the same from somebody who looks like a node");
 	MgCluster::wait_for("node $i to count damaged frames", sub { $c->status($i, 'frames_damaged') > $before });
 	pass("node $i counts them in mgrepl.status");
 }
 cluster_works('damaged frames');
 
 {
-	zmq_send($c->address(1), frame(pack('CL<', 1, 0), version => 99)) for 1 .. 3;
+	zmq_send($c->address(1), 'M' . noise(8), frame(pack('CL<', 1, 0), version => 99)) for 1 .. 3;
 	MgCluster::wait_for('a log line about the version', sub {
 		PostgreSQL::Test::Utils::slurp_file($c->node(1)->logfile) =~ /protocol version 99/;
 	});

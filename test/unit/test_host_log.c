@@ -1056,6 +1056,62 @@ failed_write_breaks_the_log_and_keeps_what_was_written(void **state)
 	expect_range(f, 1, 10, 1000);
 }
 
+/* Puts a pipe in the place of every descriptor open on the file: fdatasync refuses it. */
+static void
+break_descriptors(const char *path)
+{
+	int			ends[2];
+
+	assert_int_equal(pipe(ends), 0);
+	for (int fd = 3; fd < 256; fd++)
+	{
+		char		link[64];
+		char		target[128];
+		ssize_t		n;
+
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n = readlink(link, target, sizeof(target) - 1);
+		if (n <= 0)
+			continue;
+		target[n] = '\0';
+		if (strcmp(target, path) == 0)
+			assert_int_equal(dup2(ends[0], fd), fd);
+	}
+	close(ends[0]);
+	close(ends[1]);
+}
+
+static void
+failed_flush_is_reported_and_never_forgotten(void **state)
+{
+	fixture    *f = *state;
+	struct pollfd p;
+	mg_log_place place;
+	char		path[128];
+
+	f->config.sync = true;
+	reopen(f);
+	append(f, 1, 100, 1);
+	flush(f);
+	place = append(f, 2, 100, 2);
+	assert_int_equal(mg_log_write(f->log), MG_OK);
+	mg_segment_path(path, sizeof(path), f->dir, place.segment);
+	break_descriptors(path);
+	p = (struct pollfd) {.fd = mg_log_flush_fd(f->log),.events = POLLIN};
+	mg_log_flush_seen(f->log);
+	mg_log_request_flush(f->log);
+	WAIT_UNTIL(poll(&p, 1, 1000) == 1 && mg_log_flush_error(f->log) != 0);
+	assert_int_equal(mg_log_flush_error(f->log), EINVAL);
+	assert_int_equal(mg_log_flushed(f->log), 1);
+
+	/* A second fdatasync might succeed, and would lie. */
+	mg_log_flush_seen(f->log);
+	mg_log_request_flush(f->log);
+	assert_int_equal(poll(&p, 1, 30000), 1);
+	assert_int_equal(mg_log_flushed(f->log), 1);
+	assert_int_equal(mg_log_flush_error(f->log), EINVAL);
+}
+
 static void
 log_of_a_newer_version_is_left_alone(void **state)
 {
@@ -1298,6 +1354,7 @@ main(void)
 		TEST(reader_runs_beside_the_appender),
 		TEST(full_disk_leaves_the_log_as_it_was),
 		TEST(failed_write_breaks_the_log_and_keeps_what_was_written),
+		TEST(failed_flush_is_reported_and_never_forgotten),
 		TEST(log_of_a_newer_version_is_left_alone),
 		TEST(histories_with_crashes_keep_a_prefix),
 	};
