@@ -967,12 +967,9 @@ reservation_note(mg_node *node, const mg_writeset *ws, mg_seqno seqno, bool pass
 		node->n_reservations++;
 	}
 	if ((ws->header.flags & MG_WS_RELEASE) != 0)
-		for (uint32_t i = 0; i < node->n_reservations; i++)
+		for (uint32_t i = node->n_reservations; i-- > 0;)
 			if (node->reservations[i].trx_id == ws->header.trx_id)
-			{
 				node->reservations[i] = node->reservations[--node->n_reservations];
-				break;
-			}
 }
 
 static void
@@ -2250,6 +2247,10 @@ on_submit(mg_node *node, const mg_input *in)
 	else if ((own = origin_find(node, node->self)) == NULL ||
 			 node->next_msgno - own->next_msgno >= MG_PENDING_MAX)
 		why = "too many transactions wait for their place in the order";
+	else if (in->len >= MG_WRITESET_HEADER_BYTES &&
+			 (mg_load_u16((const uint8_t *) in->bytes + 6) & MG_WS_RESERVE) != 0 &&
+			 node->n_reservations >= RESERVATIONS_MAX / 2)
+		why = "too many statements hold objects of the cluster";
 	if (why != NULL)
 	{
 		at = fx_text(node, why);

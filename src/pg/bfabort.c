@@ -720,6 +720,15 @@ on_emit_log(ErrorData *edata)
 			edata->detail = NULL;
 		}
 	}
+	if (edata->elevel >= ERROR && mgrepl_commit_certified() != 0)
+	{
+		/* The local commit failed after the cluster's verdict: an applier will replay it. */
+		edata->detail = psprintf("This happened after the cluster had decided to commit: \"%s\".", edata->message);
+		edata->sqlerrcode = ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+		edata->message = psprintf("the transaction is committed by the cluster as seqno %llu, but this session could not finish it",
+								  (unsigned long long) mgrepl_commit_certified());
+		edata->hint = pstrdup("Do not repeat it: it becomes visible on this node in a moment.");
+	}
 	if (previous_emit_log_hook != NULL)
 		previous_emit_log_hook(edata);
 }
