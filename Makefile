@@ -29,11 +29,11 @@ EXTRA_CLEAN = build
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-ifneq ($(PGXS),)
-include $(PGXS)
-endif
 # No bitcode: just-in-time inlining would gain nothing here and needs clang.
 override with_llvm = no
+ifneq ($(wildcard $(PGXS)),)
+include $(PGXS)
+endif
 
 # ---- core and host: plain C11, no PostgreSQL ----
 PURE_CFLAGS = -std=c11 -O2 -g -fPIC -fno-omit-frame-pointer -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Isrc
@@ -59,3 +59,4 @@ mgrepl.so: $(CORE_LIB) $(HOST_LIB)
 $(OBJS): $(wildcard src/core/*.h src/host/*.h src/pg/*.h bgworkers/*.h)
 
 include test/test.mk
+include test/asan.mk

@@ -768,7 +768,6 @@ static void
 take_command(void)
 {
 	MgCommand  *c = &mgrepl_shared->command;
-	static bool taken = false;
 	char		addresses[1024];
 	mg_input	in;
 
@@ -779,11 +778,10 @@ take_command(void)
 		/* The asker went away before its command was begun. */
 		if (!me.asked)
 			(void) pg_atomic_compare_exchange_u32(&c->stage, &gone, 0);
-		taken = false;
 		return;
 	}
-	if (taken)
-		return;
+	if (me.asked)
+		return;					/* it is being carried out */
 	pg_read_barrier();
 	if (me.rejoin_at != 0 && mg_node_get_state(me.node) == MG_STATE_JOINING)
 	{
@@ -810,7 +808,6 @@ take_command(void)
 		me.asked = false;
 		return;
 	}
-	taken = true;
 	switch (c->kind)
 	{
 		case MG_COMMAND_NONE:

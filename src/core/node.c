@@ -2163,7 +2163,7 @@ on_leave(mg_node *node)
 	}
 	if (node->state == MG_STATE_OPEN || node->self == 0)
 	{
-		fx_answer(node, false, "this node is in no cluster", "");
+		fx_answer(node, false, "this node is in no cluster", "Call mgrepl.join() or mgrepl.bootstrap() to be in one.");
 		return;
 	}
 	if (node->state != MG_STATE_SYNCED)

@@ -477,6 +477,20 @@ is_ahead(const BlockedProcsData *data, const BlockedProcData *blocked, int other
 }
 
 /* As pg_blocking_pids: a conflicting lock held, or a conflicting request further ahead. */
+/* Held for a moment only, whatever becomes of the transaction: worth waiting for. */
+static bool
+is_short_lock(const LOCKTAG *tag)
+{
+	switch ((LockTagType) tag->locktag_type)
+	{
+		case LOCKTAG_RELATION_EXTEND:
+		case LOCKTAG_PAGE:
+			return true;
+		default:
+			return false;
+	}
+}
+
 static int
 clear_lock(const BlockedProcsData *data, const BlockedProcData *blocked, mg_seqno seqno)
 {
@@ -490,7 +504,7 @@ clear_lock(const BlockedProcsData *data, const BlockedProcData *blocked, mg_seqn
 		if (locks[i].pid == blocked->pid)
 			own = &locks[i];
 	}
-	if (own == NULL)
+	if (own == NULL || is_short_lock(&own->locktag))
 		return 0;
 	conflicts = GetLockTagsMethodTable(&own->locktag)->conflictTab[own->waitLockMode];
 

@@ -71,6 +71,7 @@
 #include "pg/capture.h"
 #include "pg/commit.h"
 #include "pg/compat.h"
+#include "pg/error.h"
 #include "pg/ddl.h"
 #include "pg/guc.h"
 #include "pg/keys.h"
@@ -663,6 +664,8 @@ mgrepl_capture_row(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("mgrepl.capture_row() can only be called by its own triggers")));
 
+	/* Without the library in all processes a write would stay on this node alone. */
+	mgrepl_require_loaded();
 	if (mgrepl_is_applier || !mgrepl_replicate || !mgrepl_clustered())
 		return PointerGetDatum(NULL);
 

@@ -42,6 +42,7 @@
 
 /* A lost wake-up costs this much at most. */
 #define COMMAND_POLL_MS 100
+#define PROVIDER_WAIT_MS	5000
 #define SEQNO_POLL_MS 5
 
 typedef enum CommandStage
@@ -114,6 +115,15 @@ command_run(MgCommandKind kind, const char *argument)
 	char		message[MG_REASON_BYTES_MAX];
 	char		hint[MG_REASON_BYTES_MAX];
 
+	/* Just after the start of the server it may still be on its way. */
+	for (int ms = 0; provider < 0 && ms < PROVIDER_WAIT_MS; ms += COMMAND_POLL_MS)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 COMMAND_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		provider = provider_procno();
+	}
 	if (provider < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -259,7 +269,10 @@ mgrepl_join(PG_FUNCTION_ARGS)
 				(errmsg("the options of the cluster address have no meaning in this version")));
 	list[strcspn(list, "?")] = '\0';
 
+	/* Only to see what is missing: the locks go at once. */
+	BeginInternalSubTransaction(NULL);
 	n = mgrepl_capture_install_all();
+	RollbackAndReleaseCurrentSubTransaction();
 	if (n > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
