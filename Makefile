@@ -59,4 +59,3 @@ mgrepl.so: $(CORE_LIB) $(HOST_LIB)
 $(OBJS): $(wildcard src/core/*.h src/host/*.h src/pg/*.h bgworkers/*.h)
 
 include test/test.mk
-include test/asan.mk

@@ -71,13 +71,22 @@ on_blocked_timeout(void)
 		SetLatch(&ProcGlobal->allProcs[resolver].procLatch);
 }
 
+/* A cancel is for the group it was sent for; outside of a transaction it is late. */
+static void
+interrupts(void)
+{
+	if (!IsTransactionState())
+		QueryCancelPending = false;
+	mgrepl_worker_interrupts();
+}
+
 static void
 wait_latch(long timeout)
 {
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | (timeout > 0 ? WL_TIMEOUT : 0),
 					 timeout, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
-	mgrepl_worker_interrupts();
+	interrupts();
 }
 
 /* Reads the entry from the log and opens the writeset in it. */
@@ -123,6 +132,7 @@ apply_group(const MgOrderEntry *group, int n)
 				if (!counted)
 					mgrepl_count(MG_COUNTER_APPLY_WAITS, 1);
 				counted = true;
+				mgrepl_commit_check_step_back();
 				wait_latch(0);
 			}
 		}
@@ -191,8 +201,8 @@ try_group(const MgOrderEntry *group, int n)
 	return error;
 }
 
-/* Returns true when done, false when the node has to leave. */
-static bool
+/* Returns how many of the group are committed: all, or the rest has to go back. */
+static int
 apply_with_retry(const MgOrderEntry *group, int n)
 {
 	int			retries = 0;
@@ -213,19 +223,24 @@ apply_with_retry(const MgOrderEntry *group, int n)
 			continue;
 		}
 		mgrepl_count(MG_COUNTER_APPLY_RETRIES, 1);
+		if (pg_atomic_read_u32(&self->step_back) != 0)
+		{
+			FreeErrorData(error);
+			return done;
+		}
 		if (is_retryable(error->sqlerrcode) && retries++ < RETRIES_MAX)
-			mgrepl_worker_interrupts();
+			interrupts();
 		else if (take > 1 || hard < 2)
 			hard = take > 1 ? 1 : hard + 1;
 		else
 		{
 			give_up(&group[done], error);
 			FreeErrorData(error);
-			return false;
+			return done;
 		}
 		FreeErrorData(error);
 	}
-	return true;
+	return done;
 }
 
 static void
@@ -240,8 +255,8 @@ at_exit(int code, Datum arg)
 		/* Whatever of the group is not committed goes back. */
 		uint64		committed = mgrepl_order_committed();
 
-		mgrepl_order_unclaim(Max(busy, committed + 1), group_last);
 		pg_atomic_write_u64(&self->busy_seqno, 0);
+		mgrepl_order_unclaim(Max(busy, committed + 1), group_last);
 	}
 	SpinLockAcquire(&m->mutex);
 	self->idle = false;
@@ -258,6 +273,7 @@ mgrepl_applier_main(Datum arg)
 	number = DatumGetInt32(arg);
 	self = &mgrepl_shared->monitor.appliers[number];
 	mgrepl_is_applier = true;
+	mgrepl_applier = self;
 	mgrepl_worker_init("mgrepl applier");
 	BackgroundWorkerInitializeConnection(mgrepl_database, NULL, BGWORKER_BYPASS_ALLOWCONN);
 
@@ -286,8 +302,9 @@ mgrepl_applier_main(Datum arg)
 	for (;;)
 	{
 		int			n;
+		int			done;
 
-		mgrepl_worker_interrupts();
+		interrupts();
 		n = pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 ? 0 :
 			mgrepl_order_claim(group, MGREPL_GROUP_MAX, number);
 		if (n == 0)
@@ -297,12 +314,14 @@ mgrepl_applier_main(Datum arg)
 			continue;
 		}
 		group_last = group[n - 1].seqno;
-		if (apply_with_retry(group, n))
+		done = apply_with_retry(group, n);
+		if (done == n)
 			mgrepl_order_done(number);
 		else
 		{
-			mgrepl_order_unclaim(Max(group[0].seqno, mgrepl_order_committed() + 1), group[n - 1].seqno);
 			pg_atomic_write_u64(&self->busy_seqno, 0);
+			mgrepl_order_unclaim(group[done].seqno, group_last);
 		}
+		pg_atomic_write_u32(&self->step_back, 0);
 	}
 }

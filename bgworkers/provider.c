@@ -67,7 +67,6 @@
 #define NAP_US_EACH			50
 #define NAP_US_MAX			800
 #define SEGMENT_BYTES		(16 * 1024 * 1024)
-#define RELEASES_MAX		1024
 #define LEAVE_PATIENCE_US	2000000
 
 typedef struct Provider
@@ -97,8 +96,9 @@ typedef struct Provider
 	uint32		first_pending;
 	uint32		cap_pending;
 
-	uint64		releases[RELEASES_MAX]; /* reservations that nobody holds any longer */
+	uint64	   *releases;		/* reservations that nobody holds any longer */
 	uint32		n_releases;
+	uint32		cap_releases;
 
 	char	   *spool;			/* a large writeset read from its file */
 	size_t		spool_cap;
@@ -162,6 +162,19 @@ own_address(void)
 
 /* ---------------------------------------------------------------- slots, SQL */
 
+/* A reservation that nobody holds any longer is given back as soon as that is possible. */
+static void
+release_later(uint64 trx_id)
+{
+	if (me.n_releases == me.cap_releases)
+	{
+		me.cap_releases = me.cap_releases ? me.cap_releases * 2 : 64;
+		me.releases = me.releases ? repalloc(me.releases, me.cap_releases * sizeof(uint64)) :
+			MemoryContextAlloc(TopMemoryContext, me.cap_releases * sizeof(uint64));
+	}
+	me.releases[me.n_releases++] = trx_id;
+}
+
 static void
 slot_finish(uint32 slot_no, MgSlotState state)
 {
@@ -177,9 +190,9 @@ slot_finish(uint32 slot_no, MgSlotState state)
 		return;
 	}
 	Assert(expected == MG_SLOT_ABANDONED);
-	if ((slot->ws_flags & MG_WS_RESERVE) != 0 && state == MG_SLOT_PASSED &&
-		me.n_releases < RELEASES_MAX)
-		me.releases[me.n_releases++] = slot->trx_id;
+	if (((slot->ws_flags & MG_WS_RESERVE) != 0 && state == MG_SLOT_PASSED) ||
+		((slot->ws_flags & MG_WS_RELEASE) != 0 && state == MG_SLOT_REFUSED))
+		release_later(slot->trx_id);
 	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
 }
 
@@ -268,11 +281,15 @@ take_submissions(void)
 		const char *bytes = slot->bytes;
 
 		slot->picked_us = me.now;
+		slot->picked = true;
 		if (!pg_atomic_compare_exchange_u32(&slot->state, &expected, MG_SLOT_SENT))
 		{
+			if (expected != MG_SLOT_ABANDONED)
+				continue;
+
 			/* Given up before it left: nothing happened, unless it ends a reservation. */
-			if ((slot->ws_flags & MG_WS_RELEASE) != 0 && me.n_releases < RELEASES_MAX)
-				me.releases[me.n_releases++] = slot->trx_id;
+			if ((slot->ws_flags & MG_WS_RELEASE) != 0)
+				release_later(slot->trx_id);
 			if (slot->in_file)
 			{
 				char		path[MAXPGPATH];
@@ -423,6 +440,22 @@ remember_seeds(void)
 		strlcpy(me.seeds, seeds, sizeof(me.seeds));
 }
 
+/* What was on its way will get no answer from this process any more. */
+static void
+settle_sent_slots(void)
+{
+	for (uint32 i = 0; i < mgrepl_shared->n_slots; i++)
+	{
+		MgSlot	   *slot = mgrepl_slot(i);
+		uint32		state = MG_SLOT_SENT;
+
+		if (pg_atomic_compare_exchange_u32(&slot->state, &state, MG_SLOT_UNKNOWN))
+			mgrepl_wake(i);
+		else if (state == MG_SLOT_ABANDONED && slot->picked)
+			pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+	}
+}
+
 /*
  * The core starts anew at what has been delivered here so far.  Everything that
  * is in the ring must be committed before (the caller waits for that), because
@@ -431,6 +464,7 @@ remember_seeds(void)
 static void
 node_renew(void)
 {
+	settle_sent_slots();
 	mg_node_free(me.node);
 	me.position.seqno = mgrepl_order_committed();
 	if (mg_random_bytes(&me.incarnation, sizeof(me.incarnation)) != MG_OK)
@@ -669,6 +703,16 @@ carry_out_all(void)
 
 /* ------------------------------------------------------------------ commands */
 
+/* Takes the origin's place in shared memory now, not in the middle of a commit. */
+static void
+claim_origin(void)
+{
+	if (MG_MAX_ORIGINS == 0)
+		return;
+	MgOriginSessionSetup((RepOriginId) pg_atomic_read_u32(&mgrepl_shared->origin_id));
+	replorigin_session_reset();
+}
+
 static void
 bootstrap(void)
 {
@@ -697,6 +741,8 @@ bootstrap(void)
 		found.seqno = 0;
 	}
 	CommitTransactionCommand();
+	if (pg_atomic_read_u32(&mgrepl_shared->clustered) != MG_CLUSTERED_YES)
+		claim_origin();
 	me.position.uuid = found.uuid;
 	pg_atomic_write_u32(&mgrepl_shared->clustered, MG_CLUSTERED_YES);
 
@@ -845,22 +891,12 @@ at_exit(int code, Datum arg)
 	pg_atomic_write_u32(&s->node_state,
 						pg_atomic_read_u64(&s->apply_failed) != 0 ? MG_NODE_INCONSISTENT :
 						pg_atomic_read_u32(&s->clustered) == MG_CLUSTERED_YES ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN);
-	for (uint32 i = 0; i < s->n_slots; i++)
-	{
-		MgSlot	   *slot = mgrepl_slot(i);
-		uint32		state = pg_atomic_read_u32(&slot->state);
+	settle_sent_slots();
 
-		if (state == MG_SLOT_SUBMITTED || state == MG_SLOT_SENT)
-		{
-			if (pg_atomic_compare_exchange_u32(&slot->state, &state, MG_SLOT_UNKNOWN))
-				mgrepl_wake(i);
-		}
-		if (state == MG_SLOT_ABANDONED)
-			pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
-	}
-	SpinLockAcquire(&s->submit_mutex);
-	s->submit_head = s->submit_tail;
-	SpinLockRelease(&s->submit_mutex);
+	/* Who has submitted and was not taken yet sees that there is no provider. */
+	for (uint32 i = 0; i < s->n_slots; i++)
+		if (pg_atomic_read_u32(&mgrepl_slot(i)->state) == MG_SLOT_SUBMITTED)
+			mgrepl_wake(i);
 	me.asked = pg_atomic_read_u32(&s->command.stage) == 1;
 	if (me.asked)
 		answer(false, "the provider process has ended", "See the server log.");
@@ -922,14 +958,10 @@ read_position(void)
 	CommitTransactionCommand();
 
 	pg_atomic_write_u32(&mgrepl_shared->clustered, clustered ? MG_CLUSTERED_YES : MG_CLUSTERED_NO);
-	if (clustered && MG_MAX_ORIGINS > 0)
-	{
-		/* Takes the origin's place in shared memory now, not in the middle of a commit. */
-		MgOriginSessionSetup((RepOriginId) pg_atomic_read_u32(&mgrepl_shared->origin_id));
-		replorigin_session_reset();
-	}
 	if (pg_atomic_read_u32(&mgrepl_shared->initialized) == 0)
 	{
+		if (clustered)
+			claim_origin();
 		mgrepl_order_reset(me.position.seqno);
 		pg_atomic_write_u32(&mgrepl_shared->initialized, 1);
 	}
@@ -985,7 +1017,6 @@ round_inputs(void)
 		errno = mg_log_flush_error(me.log);
 		log_is_broken("flushing");
 	}
-	take_command();
 	if (me.now - me.last_tick >= TICK_US)
 	{
 		me.last_tick = me.now;
@@ -1107,11 +1138,8 @@ mgrepl_provider_main(Datum arg)
 		ResetLatch(MyLatch);
 		me.again = false;
 		me.appended = false;
-		if (ConfigReloadPending)
-		{
-			ConfigReloadPending = false;
-			ProcessConfigFile(PGC_SIGHUP);
-		}
+		QueryCancelPending = false;	/* there is no query */
+		mgrepl_worker_interrupts();
 		round_inputs();
 		apply_has_failed();
 		do
@@ -1124,6 +1152,7 @@ mgrepl_provider_main(Datum arg)
 			mg_log_request_flush(me.log);
 		}
 		publish_pending();
+		take_command();
 		maybe_rejoin();
 		mgrepl_count(MG_COUNTER_PROVIDER_LOOPS, 1);
 		if (me.status_due || me.now - me.last_status >= STATUS_US)
@@ -1164,7 +1193,7 @@ mgrepl_provider_main(Datum arg)
 	mg_transport_close(me.transport);
 	mg_log_close(me.log);
 	ereport(LOG, (errmsg("mgrepl provider: ended")));
-	proc_exit(0);
+	proc_exit(1);				/* started again, unless the server goes down */
 }
 
 void

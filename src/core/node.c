@@ -718,6 +718,8 @@ fetch_missing(mg_node *node)
 
 /* ------------------------------------------------------ the log of this node */
 
+static void own_submissions_unknown(mg_node *node);
+
 static void
 inconsistent(mg_node *node, mg_seqno seqno)
 {
@@ -725,6 +727,7 @@ inconsistent(mg_node *node, mg_seqno seqno)
 
 	snprintf(why, sizeof(why), "certification of seqno %llu differs from the leader's",
 			 (unsigned long long) seqno);
+	own_submissions_unknown(node);
 	node_shift(node, MG_STATE_INCONSISTENT, why);
 }
 

@@ -476,7 +476,6 @@ is_ahead(const BlockedProcsData *data, const BlockedProcData *blocked, int other
 	return false;
 }
 
-/* As pg_blocking_pids: a conflicting lock held, or a conflicting request further ahead. */
 /* Held for a moment only, whatever becomes of the transaction: worth waiting for. */
 static bool
 is_short_lock(const LOCKTAG *tag)
@@ -491,6 +490,7 @@ is_short_lock(const LOCKTAG *tag)
 	}
 }
 
+/* As pg_blocking_pids: a conflicting lock held, or a conflicting request further ahead. */
 static int
 clear_lock(const BlockedProcsData *data, const BlockedProcData *blocked, mg_seqno seqno)
 {

@@ -1001,19 +1001,14 @@ mgrepl_capture_install(Oid relid)
 	return OidIsValid(function) && install(relid, function);
 }
 
-int
-mgrepl_capture_install_all(void)
+/* Every table that may need a trigger. */
+static List *
+candidate_tables(void)
 {
-	Oid			function = capture_function();
 	Relation	class;
 	SysScanDesc scan;
 	HeapTuple	tuple;
 	List	   *tables = NIL;
-	ListCell   *cell;
-	int			n = 0;
-
-	if (!OidIsValid(function))
-		return 0;
 
 	class = table_open(RelationRelationId, AccessShareLock);
 	scan = systable_beginscan(class, InvalidOid, false, NULL, 0, NULL);
@@ -1028,7 +1023,44 @@ mgrepl_capture_install_all(void)
 	}
 	systable_endscan(scan);
 	table_close(class, AccessShareLock);
+	return tables;
+}
 
+int
+mgrepl_capture_missing(void)
+{
+	Oid			function = capture_function();
+	List	   *tables = candidate_tables();
+	ListCell   *cell;
+	int			n = 0;
+
+	foreach(cell, tables)
+	{
+		Relation	rel;
+
+		CHECK_FOR_INTERRUPTS();
+		rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+		if (rel == NULL)
+			continue;
+		if (should_capture(rel) && !has_capture_trigger(rel, function))
+			n++;
+		relation_close(rel, AccessShareLock);
+	}
+	list_free(tables);
+	return n;
+}
+
+int
+mgrepl_capture_install_all(void)
+{
+	Oid			function = capture_function();
+	List	   *tables;
+	ListCell   *cell;
+	int			n = 0;
+
+	if (!OidIsValid(function))
+		return 0;
+	tables = candidate_tables();
 	foreach(cell, tables)
 	{
 		CHECK_FOR_INTERRUPTS();

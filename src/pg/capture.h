@@ -69,4 +69,7 @@ extern bool mgrepl_capture_install(Oid relid);
 /* Every table of this database; used by CREATE EXTENSION.  Returns how many. */
 extern int	mgrepl_capture_install_all(void);
 
+/* How many tables lack theirs; keeps no locks. */
+extern int	mgrepl_capture_missing(void);
+
 #endif							/* MGREPL_CAPTURE_H */

@@ -45,6 +45,7 @@
 #include "pg/shmem.h"
 
 bool		mgrepl_is_applier = false;
+MgApplier  *mgrepl_applier = NULL;
 
 /* Of the present transaction of this process. */
 static uint64 certified_seqno = 0;	/* passed, not committed yet */
@@ -165,6 +166,7 @@ static void
 submit(MgSlot *slot)
 {
 	slot->submitted_us = now_us();
+	slot->picked = false;
 	pg_write_barrier();
 	pg_atomic_write_u32(&slot->state, MG_SLOT_SUBMITTED);
 	if (!mgrepl_submit_push(MgMyProcno()))
@@ -216,7 +218,8 @@ wait_for_outcome(MgSlot *slot, bool turn)
 				certified_seqno = turn ? slot->seqno : 0;
 				if (!turn || mgrepl_order_is_turn(slot->seqno, me))
 					return slot->seqno;
-				if (ProcDiePending || mgrepl_bfabort_doomed())
+				if (ProcDiePending || mgrepl_bfabort_doomed() ||
+					pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
 				{
 					uint64		seqno = slot->seqno;
 
@@ -228,9 +231,10 @@ wait_for_outcome(MgSlot *slot, bool turn)
 					CHECK_FOR_INTERRUPTS();
 					ereport(ERROR,
 							(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
-							 errmsg("the transaction is committed by the cluster as seqno %llu, but this session had to make way for an earlier one",
+							 errmsg("the transaction is committed by the cluster as seqno %llu, but this session could not finish it",
 									(unsigned long long) seqno),
-							 errhint("Do not repeat it: it becomes visible on this node in a moment.")));
+							 errdetail("It had to make way for an earlier one, or this node cannot apply an earlier one."),
+							 errhint("Do not repeat it: it becomes visible on this node when its turn comes.")));
 				}
 				break;
 			case MG_SLOT_FAILED:
@@ -264,6 +268,18 @@ wait_for_outcome(MgSlot *slot, bool turn)
 						CHECK_FOR_INTERRUPTS();
 					QueryCancelPending = false;
 					outcome_unknown("the wait for it was cancelled");
+				}
+				if (state == MG_SLOT_SUBMITTED && *(volatile int *) &mgrepl_shared->provider_procno < 0)
+				{
+					uint32		submitted = MG_SLOT_SUBMITTED;
+
+					/* Nobody has taken it, nobody will: whoever comes next frees the slot. */
+					if (!pg_atomic_compare_exchange_u32(&slot->state, &submitted, MG_SLOT_ABANDONED))
+						continue;
+					ereport(ERROR,
+							(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+							 errmsg("the transaction was not sent to the cluster: the provider process has ended"),
+							 errhint("Nothing happened; retry it here later or on another node.")));
 				}
 				if (deadline != 0 && now_us() >= deadline)
 				{
@@ -364,6 +380,7 @@ release_reservation(void)
 	/* Still on its way, abandoned: the provider releases it when it comes out. */
 	if (!pg_atomic_compare_exchange_u32(&slot->state, &free_state, MG_SLOT_ABANDONED))
 		return;
+	slot->picked = false;
 	(void) bare_writeset(slot, &none, 0, MG_WS_RELEASE, trx);
 	pg_write_barrier();
 	(void) mgrepl_submit_push(MgMyProcno());
@@ -385,11 +402,21 @@ enter_turn(uint64 last)
 	turn_us = now_us();
 }
 
+void
+mgrepl_commit_check_step_back(void)
+{
+	if (pg_atomic_read_u32(&mgrepl_applier->step_back) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("an earlier writeset has to be applied first")));
+}
+
 static void
 pre_commit_applier(void)
 {
 	while (!mgrepl_order_is_turn(applier_first, MgMyProcno()))
 	{
+		mgrepl_commit_check_step_back();
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_EXIT_ON_PM_DEATH, 0, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();

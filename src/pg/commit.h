@@ -32,6 +32,16 @@ extern void mgrepl_commit_reserve(const mg_key *keys, uint32 n);
 /* True in an applier, whose changes are not to be captured again. */
 extern bool mgrepl_is_applier;
 
+/* In an applier: its entry in the monitor; else NULL. */
+extern MgApplier *mgrepl_applier;
+
+/*
+ * In an applier that waits for others: ERROR 40001 (retryable) if a lower seqno
+ * has nobody to commit it because every applier is ahead of it; the group goes
+ * back, the lower seqno comes first.
+ */
+extern void mgrepl_commit_check_step_back(void);
+
 /*
  * In an applier: the transaction that is open now applies the seqnos from
  * `first` to `last`; its commit waits for the turn of `first` and passes on
@@ -57,7 +67,7 @@ extern bool mgrepl_order_is_turn(uint64 seqno, int my_procno);
 /* After the commit became visible: seqnos up to `seqno` are done; wakes whoever is next. */
 extern void mgrepl_order_leave(uint64 seqno);
 
-/* The applier could not finish its group: back with what it had claimed. */
+/* The applier could not finish its group: back with what it had claimed; somebody takes it. */
 extern void mgrepl_order_unclaim(uint64 first, uint64 last);
 
 /* The applier's group is committed. */

@@ -125,6 +125,39 @@ mgrepl_order_claim(MgOrderEntry *out, int max, int applier)
 	return n;
 }
 
+/*
+ * With the lock: somebody must take the entry at `seqno` now, whatever else is at
+ * work, because all others may wait for it.  Returns whom to wake: an idle
+ * applier, else the one that is furthest ahead, which is told to step back.
+ */
+static int
+taker_locked(MgMonitor *m, uint64 seqno)
+{
+	int			ahead = -1;
+	uint64		most = seqno;
+
+	for (int i = 0; i < mgrepl_appliers; i++)
+		if (m->appliers[i].idle)
+		{
+			m->appliers[i].idle = false;
+			return m->appliers[i].procno;
+		}
+	for (int i = 0; i < mgrepl_appliers; i++)
+	{
+		uint64		busy = pg_atomic_read_u64(&m->appliers[i].busy_seqno);
+
+		if (busy > most)
+		{
+			most = busy;
+			ahead = i;
+		}
+	}
+	if (ahead < 0)
+		return -1;				/* those at work are below it, and will come to it */
+	pg_atomic_write_u32(&m->appliers[ahead].step_back, 1);
+	return m->appliers[ahead].procno;
+}
+
 void
 mgrepl_order_unclaim(uint64 first, uint64 last)
 {
@@ -147,7 +180,7 @@ mgrepl_order_unclaim(uint64 first, uint64 last)
 		m->claimed = first - 1;
 	if (m->n_busy > 0)
 		m->n_busy--;
-	wake = idle_applier_locked(m);
+	wake = taker_locked(m, first);
 	SpinLockRelease(&m->mutex);
 	mgrepl_wake(wake);
 }
@@ -259,14 +292,7 @@ mgrepl_order_replay(uint64 seqno)
 		m->n_unclaimed++;
 		if (m->claimed >= seqno)
 			m->claimed = seqno - 1;
-
-		/* Whatever is at work, this one must not wait for it. */
-		for (int i = 0; i < mgrepl_appliers && wake < 0; i++)
-			if (m->appliers[i].idle)
-			{
-				m->appliers[i].idle = false;
-				wake = m->appliers[i].procno;
-			}
+		wake = taker_locked(m, seqno);
 	}
 	SpinLockRelease(&m->mutex);
 	mgrepl_wake(wake);

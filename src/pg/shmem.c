@@ -95,6 +95,7 @@ startup_hook(void)
 			pg_atomic_init_u64(&s->monitor.appliers[i].busy_seqno, 0);
 			pg_atomic_init_u64(&s->monitor.appliers[i].waits_for, 0);
 			pg_atomic_init_u32(&s->monitor.appliers[i].blocked, 0);
+			pg_atomic_init_u32(&s->monitor.appliers[i].step_back, 0);
 		}
 		for (int i = 0; i < MGREPL_COUNTERS_MAX; i++)
 			pg_atomic_init_u64(&s->counters[i], 0);

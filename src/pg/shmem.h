@@ -65,6 +65,7 @@ typedef struct MgSlot
 	uint64		trx_id;			/* [owner: backend, before state] */
 	uint64		last_seen;		/* [owner: backend, before state] */
 	bool		memory;			/* durability = memory [owner: backend, before state] */
+	bool		picked;			/* the provider took it out of the queue [owner: provider; backend clears it before state] */
 	int64		submitted_us;	/* monotonic clock [owner: backend, before state] */
 	int64		picked_us;		/* [owner: provider, before state] */
 	int64		verdict_us;		/* [owner: provider, before state] */
@@ -113,6 +114,7 @@ typedef struct MgApplier
 	pg_atomic_uint64 busy_seqno;	/* first seqno of the group it works on, 0: idle [atomic] */
 	pg_atomic_uint64 waits_for;	/* sleeps until this seqno is committed, 0: no [atomic] */
 	pg_atomic_uint32 blocked;	/* its timer found it waiting for a lock [atomic] */
+	pg_atomic_uint32 step_back; /* give back what you have: a lower seqno has nobody [atomic] */
 } MgApplier;
 
 typedef struct MgMonitor

@@ -217,24 +217,37 @@ gtid_datum(FunctionCallInfo fcinfo)
 	PG_RETURN_TEXT_P(cstring_to_text(text));
 }
 
+/* What is missing must be made and committed before: the appliers will want these tables. */
+static void
+require_capture(void)
+{
+	int			n = mgrepl_capture_missing();
+
+	if (n > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg_plural("%d table has no capture trigger yet",
+							   "%d tables have no capture trigger yet", n, n),
+				 errhint("Run SELECT mgrepl.install_capture(), then call this again.")));
+}
+
 /*
- * Tables without a trigger get theirs in this transaction.  Their locks keep
- * every writer out until it is committed, so no row is missed.
+ * For a new cluster, tables without a trigger get theirs in this transaction, and
+ * its locks on all tables keep every writer out until the cluster is there: no
+ * row is missed.
  */
 Datum
 mgrepl_bootstrap(PG_FUNCTION_ARGS)
 {
 	command_prepare("mgrepl.bootstrap()");
-	(void) mgrepl_capture_install_all();
+	if (mgrepl_clustered())
+		require_capture();
+	else
+		(void) mgrepl_capture_install_all();
 	command_run(MG_COMMAND_BOOTSTRAP, "");
 	return gtid_datum(fcinfo);
 }
 
-/*
- * Not so when joining: the appliers will want the tables that this transaction
- * would hold locked while it waits for them.  What is missing must be
- * committed before.
- */
 Datum
 mgrepl_join(PG_FUNCTION_ARGS)
 {
@@ -269,17 +282,7 @@ mgrepl_join(PG_FUNCTION_ARGS)
 				(errmsg("the options of the cluster address have no meaning in this version")));
 	list[strcspn(list, "?")] = '\0';
 
-	/* Only to see what is missing: the locks go at once. */
-	BeginInternalSubTransaction(NULL);
-	n = mgrepl_capture_install_all();
-	RollbackAndReleaseCurrentSubTransaction();
-	if (n > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg_plural("%d table has no capture trigger yet",
-							   "%d tables have no capture trigger yet", n, n),
-				 errhint("Run SELECT mgrepl.install_capture(), then join again.")));
-
+	require_capture();
 	command_run(MG_COMMAND_JOIN, list);
 	return gtid_datum(fcinfo);
 }
