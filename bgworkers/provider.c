@@ -68,6 +68,7 @@
 #define NAP_US_MAX			800
 #define SEGMENT_BYTES		(16 * 1024 * 1024)
 #define LEAVE_PATIENCE_US	2000000
+#define LEAVE_LINGER_US		300000
 
 typedef struct Provider
 {
@@ -82,6 +83,7 @@ typedef struct Provider
 	int64		last_tick;
 	int64		last_status;
 	int64		rejoin_at;		/* 0: no */
+	int64		linger_until;	/* has left: others may still need its last words, 0: not yet */
 	int64		leave_until;	/* shutting down: wait for the leave until then, 0: no */
 	bool		status_due;
 	bool		again;			/* effects gave new inputs: another round at once */
@@ -794,7 +796,7 @@ join(const char *addresses)
 	mg_input	in;
 	mg_gtid		found;
 
-	if (mg_node_get_state(me.node) == MG_STATE_NON_PRIMARY)
+	if (mg_node_get_state(me.node) == MG_STATE_NON_PRIMARY || me.evicted)
 		node_renew();
 	StartTransactionCommand();
 	if (!mgrepl_position_read(&found))
@@ -984,6 +986,7 @@ round_inputs(void)
 	size_t		len;
 	mg_input	in;
 	static mg_seqno flushed = 0;
+	static mg_seqno log_first = 0;
 
 	me.now = mg_clock_monotonic_us();
 	in = input(MG_IN_COMMITTED);
@@ -1010,6 +1013,13 @@ round_inputs(void)
 		flushed = mg_log_flushed(me.log);
 		in = input(MG_IN_FLUSHED);
 		in.seqno = flushed;
+		step(&in);
+	}
+	if (mg_log_first(me.log) != log_first)
+	{
+		log_first = mg_log_first(me.log);
+		in = input(MG_IN_LOG_FIRST);
+		in.seqno = log_first;
 		step(&in);
 	}
 	if (mg_log_flush_error(me.log) != 0)
@@ -1175,8 +1185,12 @@ mgrepl_provider_main(Datum arg)
 					me.again = true;
 				}
 			}
-			if (!me.again && (state == MG_STATE_OPEN || state == MG_STATE_NON_PRIMARY ||
-							  state == MG_STATE_INCONSISTENT || me.now >= me.leave_until))
+			if (state == MG_STATE_OPEN && me.linger_until == 0)
+				me.linger_until = mg_node_self(me.node) == 0 && mg_node_view(me.node)->n > 0 ?
+					me.now + LEAVE_LINGER_US : me.now;
+			if (!me.again && ((state == MG_STATE_OPEN && me.now >= me.linger_until) ||
+							  state == MG_STATE_NON_PRIMARY || state == MG_STATE_INCONSISTENT ||
+							  me.now >= me.leave_until))
 				break;
 		}
 		if (me.again || me.fx.n > 0)

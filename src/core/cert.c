@@ -549,3 +549,18 @@ mg_cert_last(const mg_cert *cert)
 {
 	return cert->last;
 }
+
+void
+mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n)
+{
+	for (reservation *r = cert->reservations, *next; r != NULL; r = next)
+	{
+		bool		stays = false;
+
+		next = r->next;
+		for (uint32_t i = 0; i < n; i++)
+			stays = stays || members[i] == r->origin;
+		if (!stays)
+			reservation_close(cert, r);
+	}
+}

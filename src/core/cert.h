@@ -91,6 +91,12 @@ extern void mg_cert_skip(mg_cert *cert, mg_seqno seqno);
  */
 extern void mg_cert_set_floor(mg_cert *cert, mg_seqno floor);
 
+/*
+ * A view: the reservations of all who are not in it end.  (Not only of who left
+ * just now: after a bootstrap the view before may have been quite another.)
+ */
+extern void mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n);
+
 /* The member is gone: its reservations end. */
 extern void mg_cert_member_left(mg_cert *cert, mg_member_id member);
 

@@ -29,6 +29,7 @@
 #define ORDER_BATCH_MAX	1024
 #define GONE_US			2000000
 #define ACK_LAZY_US		1000
+#define LINGER_ACK_US	50000
 #define SAMPLES_MAX		32
 
 typedef struct pending
@@ -86,6 +87,7 @@ typedef struct peer
 	mg_seqno	min_seen;
 	mg_seqno	wait_delivered; /* learner: admitted once the leader has delivered this */
 	bool		near;			/* learner: close enough to the tip */
+	bool		admitted;		/* learner: told where to start */
 	bool		leaving;		/* asked to leave */
 	bool		restarted;		/* its node asks to join again under another incarnation */
 	mg_seqno	joined_at;		/* flow control waits for it only once it has committed this */
@@ -168,8 +170,13 @@ struct mg_node
 	uint64_t	frames_damaged;
 	bool		answer_due;		/* a command waits for its answer */
 	bool		leave_asked;
+	bool		over;			/* EVICTED was said: silent from now on */
+	int64_t		left_us;		/* left gracefully then: goes on acknowledging for a moment */
+	int64_t		last_entries_us;
 	mg_effects *fx;				/* during a step */
 };
+
+static bool member_is_heard(const mg_node *node, mg_member_id id);
 
 /* ------------------------------------------------------------------ effects */
 
@@ -610,7 +617,7 @@ min_seen(mg_node *node)
 
 	/* A submission waits in shared memory for a moment: report what was committed a while ago. */
 	for (uint32_t i = 0; i < node->n_samples; i++)
-		if (node->now_us - node->samples[i].at_us <= FLOOR_DELAY_US && node->samples[i].committed < low)
+		if (node->samples[i].committed < low)
 			low = node->samples[i].committed;
 	if (own != NULL && node->self != 0)
 		for (uint64_t n = own->next_msgno; n < node->next_msgno; n++)
@@ -707,6 +714,8 @@ fetch_missing(mg_node *node)
 
 	if (node->now_us - node->last_fetch_us < node->config.fetch_us)
 		return;
+	if (best >= 0 && node->self != 0 && !member_is_heard(node, node->view.leader))
+		best = -1;
 	if (best < 0 || node->peers[best].held <= node->appended)
 		for (int i = 0; i < MG_PEERS_MAX; i++)
 			if (node->peers[i].kind == PEER_MEMBER && node->peers[i].held > node->appended &&
@@ -778,7 +787,7 @@ admit_peer(mg_node *node, const entry *e)
 		(m = mg_view_find(&view, view.joined)) < 0)
 		return;
 	member = &view.members[m];
-	if (member->incarnation == node->config.incarnation)
+	if (member->incarnation == node->config.incarnation || (node->self == 0 && e->seqno <= node->view.id))
 		return;
 	i = peer_of_incarnation(node, member->incarnation);
 	if (i < 0)
@@ -1000,24 +1009,37 @@ own_submissions_unknown(mg_node *node)
 }
 
 static void
+cert_follows_view(mg_node *node, const mg_view *view)
+{
+	mg_member_id ids[MG_MEMBERS_MAX];
+
+	for (uint32_t m = 0; m < view->n; m++)
+		ids[m] = view->members[m].id;
+	mg_cert_keep_members(node->cert, ids, view->n);
+}
+
+static void
 view_install(mg_node *node, const mg_view *view)
 {
 	bool		was_leader = is_leader(node);
 	int			m = mg_view_find_incarnation(view, node->config.incarnation);
 	mg_member_id before = node->self;
 
+	/* On the way to its own view a joiner meets old ones: who was in them matters no more. */
+	if (node->self == 0 && m < 0 && view->id <= node->view.id)
+	{
+		cert_follows_view(node, view);
+		return;
+	}
 	node->view = *view;
 	node->view_in_flight = false;
-	if (view->left != 0)
+	cert_follows_view(node, view);
+	if (view->left != 0 && view->left != before)
 	{
-		mg_cert_member_left(node->cert, view->left);
-		if (view->left != before)
-		{
-			origin	   *gone = origin_find(node, view->left);
+		origin	   *gone = origin_find(node, view->left);
 
-			if (gone != NULL)
-				origin_clear(node, gone);
-		}
+		if (gone != NULL)
+			origin_clear(node, gone);
 	}
 	fx_log(node, "group: view installed id=%llu epoch=%llu members=%u leader=%u joined=%u left=%u",
 		   (unsigned long long) view->id, (unsigned long long) view->epoch, view->n, view->leader,
@@ -1037,6 +1059,7 @@ view_install(mg_node *node, const mg_view *view)
 		{
 			put_ack(node);		/* a majority of the old view may have waited for this */
 			send_frames(node);
+			node->left_us = node->now_us;
 			node_shift(node, MG_STATE_OPEN, "left the cluster");
 			fx_answer(node, true, "left the cluster", "");
 		}
@@ -1044,6 +1067,7 @@ view_install(mg_node *node, const mg_view *view)
 		{
 			node_shift(node, MG_STATE_NON_PRIMARY, "the cluster removed this node from its view");
 			fx_add(node, MG_FX_EVICTED);
+			node->over = true;
 		}
 		return;
 	}
@@ -1061,6 +1085,7 @@ view_install(mg_node *node, const mg_view *view)
 		origin	   *own = origin_get(node, node->self);
 
 		MG_ASSERT(own != NULL);
+		node->n_reservations = 0;
 		own->next_msgno = 1;
 		node->next_msgno = 1;
 		node->sync_at = view->id;
@@ -1341,7 +1366,25 @@ view_without(mg_node *node, mg_view *view, int m, mg_left_how how)
 	memmove(&view->members[m], &view->members[m + 1], (view->n - 1 - (uint32_t) m) * sizeof(mg_member));
 	view->n--;
 	if (view->leader == view->left)
+	{
+		const peer *best = NULL;
+
 		view->leader = view->n > 0 ? view->members[0].id : 0;
+		for (uint32_t k = 0; k < view->n; k++)
+		{
+			int			i = peer_of_member(node, view->members[k].id);
+
+			if (i < 0 || node->peers[i].leaving || node->peers[i].restarted ||
+				!member_is_heard(node, view->members[k].id))
+				continue;
+			/* Whoever is far behind in speaking may be gone already. */
+			if (best == NULL || node->peers[i].heard_us > best->heard_us + node->config.suspect_us / 2)
+			{
+				best = &node->peers[i];
+				view->leader = view->members[k].id;
+			}
+		}
+	}
 }
 
 /* At most one change of the view is on its way at any time. */
@@ -1353,8 +1396,9 @@ lead_membership(mg_node *node)
 	if (!is_leader(node) || node->view_in_flight || node->state == MG_STATE_INCONSISTENT)
 		return;
 
-	for (uint32_t m = 0; m < node->view.n; m++)
+	for (uint32_t k = 0, self_at = (uint32_t) mg_view_find(&node->view, node->self); k < node->view.n; k++)
 	{
+		uint32_t	m = (self_at + 1 + k) % node->view.n;	/* this node comes last */
 		mg_member_id id = node->view.members[m].id;
 		int			i = peer_of_member(node, id);
 		mg_left_how how = MG_LEFT_NOBODY;
@@ -1385,6 +1429,7 @@ lead_membership(mg_node *node)
 		mg_member  *member;
 
 		if (p->kind != PEER_LEARNER || !p->near || node->delivered < p->wait_delivered ||
+			node->now_us - p->heard_us > node->config.suspect_us ||
 			node->view.n >= MG_MEMBERS_MAX)
 			continue;
 		view = node->view;
@@ -1414,6 +1459,12 @@ put_refuse(mg_node *node, int i, const char *text, const char *hint)
 	mg_buf_put_text(&node->peers[i].out, text);
 	mg_buf_put_text(&node->peers[i].out, hint);
 	mg_msg_end(&node->peers[i].out, mark);
+	if (node->peers[i].kind == PEER_LEARNER)
+	{
+		/* Known just long enough to hear it. */
+		node->peers[i].kind = PEER_GONE;
+		node->peers[i].gone_us = node->now_us;
+	}
 }
 
 static void
@@ -1553,6 +1604,8 @@ on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	}
 	node->peers[i].wait_delivered = node->ordered;
 	node->peers[i].near = false;
+	node->peers[i].admitted = true;
+	node->peers[i].held = start;
 	snprintf(node->peers[i].name, sizeof(node->peers[i].name), "%s", name);
 	node->peers[i].min_seen = 0;
 
@@ -1622,7 +1675,14 @@ on_join_reply(mg_node *node, mg_reader *r)
 		return;
 	}
 	if (kind == 2)
+	{
+		if (node->state == MG_STATE_JOINING && node->view.id == 0)
+		{
+			fx_add(node, MG_FX_EVICTED);
+			node->over = true;
+		}
 		return;
+	}
 	if (kind == 0 && node->state == MG_STATE_NON_PRIMARY && node->leave_asked)
 	{
 		/* The view without this node was made, its word of it got lost. */
@@ -1643,6 +1703,7 @@ on_join_reply(mg_node *node, mg_reader *r)
 		{
 			own_submissions_unknown(node);
 			fx_add(node, MG_FX_EVICTED);
+			node->over = true;
 			return;
 		}
 		if (node->view.id != 0 || start > node->position)
@@ -1650,6 +1711,7 @@ on_join_reply(mg_node *node, mg_reader *r)
 		node_rebase(node, start);
 		fx_add(node, MG_FX_RESET_LOG);
 		node->known_upto = known;
+		node->last_entries_us = node->now_us;
 		node->view = view;
 		peers_follow_view(node, &view);
 		for (int k = 0; k < MG_PEERS_MAX; k++)
@@ -1672,7 +1734,7 @@ on_refuse(mg_node *node, mg_reader *r)
 	mg_read_text(r, hint, sizeof(hint));
 	if (r->bad)
 		return;
-	if (node->state == MG_STATE_JOINING && node->view.id == 0)
+	if (node->state == MG_STATE_JOINING && node->self == 0)
 		join_failed(node, text, hint);
 	else if (node->state == MG_STATE_NON_PRIMARY)
 	{
@@ -1684,7 +1746,7 @@ on_refuse(mg_node *node, mg_reader *r)
 /* ------------------------------------------------------------------ receiving */
 
 static void
-on_payload(mg_node *node, mg_reader *r)
+on_payload(mg_node *node, int i, mg_reader *r)
 {
 	mg_member_id id = mg_read_u32(r);
 	uint64_t	msgno = mg_read_u64(r);
@@ -1695,7 +1757,7 @@ on_payload(mg_node *node, mg_reader *r)
 	pending    *p;
 
 	if (r->bad || bytes == NULL || len > MG_WRITESET_BYTES_MAX || (flags & ~MG_ENTRY_FLAGS_ALL) != 0 ||
-		id == node->self || msgno == 0)
+		id == node->self || msgno == 0 || id != node->peers[i].member)
 	{
 		node->frames_damaged++;
 		return;
@@ -1752,7 +1814,7 @@ on_order(mg_node *node, int i, mg_reader *r)
 		const uint8_t *bytes = NULL;
 		uint8_t    *payload = NULL;
 
-		if (mg_entry_decode(r, &h) != MG_OK)
+		if (mg_entry_decode(r, &h) != MG_OK || h.cert_upto >= first + k)
 		{
 			node->frames_damaged++;
 			return;
@@ -1808,16 +1870,37 @@ on_ack(mg_node *node, int i, mg_reader *r)
 		node->heard_delivered = delivered;
 }
 
+/* Just left: others may still need its word, or its log. */
+static bool
+lingers(const mg_node *node)
+{
+	return node->state == MG_STATE_OPEN && node->left_us != 0 && node->now_us - node->left_us < GONE_US;
+}
+
 static void
-on_fetch(mg_node *node, int i, mg_reader *r)
+on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 {
 	mg_seqno	from = mg_read_u64(r);
 	mg_effect  *fx;
 
-	if (!mg_reader_done(r) || node->self == 0)
+	if (!mg_reader_done(r) || (node->self == 0 && !lingers(node)))
 		return;
-	if (node->peers[i].kind == PEER_LEARNER && from + JOIN_NEAR > node->appended)
-		node->peers[i].near = true;
+	if (node->peers[i].kind == PEER_LEARNER)
+	{
+		peer	   *p = &node->peers[i];
+
+		if (!is_leader(node) || !p->admitted || from > node->appended + 1)
+			return;				/* silence: it will ask for admission again */
+		if (from < node->log_first)
+		{
+			put_refuse(node, i, "the log no longer reaches back to what the joining node needs",
+					   "Start the node from a newer base backup of a member.");
+			return;
+		}
+		p->held = from - 1;
+		if (fh->member == 0 && node->appended + 1 - from < JOIN_NEAR)
+			p->near = true;
+	}
 	if (from > node->appended || from < node->log_first)
 	{
 		/* Nothing to send, but the asker learns where the tip is. */
@@ -1863,15 +1946,16 @@ on_entries(mg_node *node, int i, mg_reader *r)
 	const uint8_t *bytes;
 	entry	   *e;
 
-	if (r->bad)
+	if (r->bad || node->peers[i].kind != PEER_MEMBER)
 		return;
+	node->last_entries_us = node->now_us;
 	if (tip > node->peers[i].held)
 		node->peers[i].held = tip;
 	if (delivered > node->heard_delivered)
 		node->heard_delivered = delivered;
-	if (seqno == 0 || seqno <= node->appended || seqno > node->ordered + 1)
+	if (is_leader(node) || seqno == 0 || seqno <= node->appended || seqno > node->ordered + 1)
 		return;
-	if (mg_entry_decode(r, &h) != MG_OK)
+	if (mg_entry_decode(r, &h) != MG_OK || h.cert_upto >= seqno)
 	{
 		node->frames_damaged++;
 		return;
@@ -1885,6 +1969,11 @@ on_entries(mg_node *node, int i, mg_reader *r)
 		e = entry_at(node, seqno);
 		if (e->have)
 			return;
+		if (e->h.origin != h.origin || e->h.msgno != h.msgno || e->h.epoch != h.epoch || e->h.type != h.type)
+		{
+			node->frames_damaged++;
+			return;
+		}
 		e->payload = payload_copy(node, bytes, len);
 		e->len = (uint32_t) len;
 		e->have = true;
@@ -1915,7 +2004,7 @@ seed_that_answers(const mg_node *node, const char *from)
 	if (node->state != MG_STATE_JOINING && node->state != MG_STATE_NON_PRIMARY)
 		return -1;
 	if (found >= 0)
-		return node->peers[found].incarnation == 0 ? found : -1;
+		return node->peers[found].incarnation == 0 || node->state == MG_STATE_NON_PRIMARY ? found : -1;
 	for (int s = 0; s < MG_PEERS_MAX; s++)
 		if (node->peers[s].kind == PEER_SEED && node->peers[s].incarnation == 0)
 		{
@@ -2015,6 +2104,13 @@ on_receive(mg_node *node, const void *bytes, size_t len)
 				i = seed_that_answers(node, from);
 			if (i >= 0 && type == MG_MSG_JOIN_REPLY)
 			{
+				if (node->peers[i].incarnation != 0 && node->peers[i].incarnation != fh.incarnation)
+				{
+					if (fh.cluster_hash == node->cluster_hash)
+						on_join_reply(node, &body);
+					i = -1;
+					continue;
+				}
 				node->peers[i].incarnation = fh.incarnation;
 				node->peers[i].heard_us = node->now_us;
 			}
@@ -2023,6 +2119,8 @@ on_receive(mg_node *node, const void *bytes, size_t len)
 			continue;			/* a stranger, or somebody who left */
 		if (type != MG_MSG_REFUSE && fh.cluster_hash != node->cluster_hash)
 			continue;
+		if (type != MG_MSG_REFUSE && type != MG_MSG_JOIN_REPLY && fh.epoch != node->view.epoch)
+			continue;			/* of another history, or from before a bootstrap */
 		switch (type)
 		{
 			case MG_MSG_JOIN_REPLY:
@@ -2032,7 +2130,7 @@ on_receive(mg_node *node, const void *bytes, size_t len)
 				on_refuse(node, &body);
 				break;
 			case MG_MSG_PAYLOAD:
-				on_payload(node, &body);
+				on_payload(node, i, &body);
 				break;
 			case MG_MSG_ORDER:
 				on_order(node, i, &body);
@@ -2041,7 +2139,7 @@ on_receive(mg_node *node, const void *bytes, size_t len)
 				on_ack(node, i, &body);
 				break;
 			case MG_MSG_FETCH:
-				on_fetch(node, i, &body);
+				on_fetch(node, &fh, i, &body);
 				break;
 			case MG_MSG_ENTRIES:
 				on_entries(node, i, &body);
@@ -2102,9 +2200,24 @@ on_bootstrap(mg_node *node, const mg_uuid *uuid)
 	view.n = 1;
 	view.leader = view.joined = me->id;
 
+	while (node->ordered > node->appended)
+		entry_drop(node, node->ordered--);
+	if (node->ordered < node->position)
+	{
+		fx_answer(node, false, "the writeset log ends before the position of the data",
+				  "Remove the log (mgrepl.gcache_dir) while the server is stopped, then bootstrap.");
+		return;
+	}
+	if (node->known_upto > node->stamped_upto)
+		node->known_upto = node->stamped_upto;
 	node->heard_delivered = node->appended;
 	node->state = MG_STATE_JOINING;	/* lets the log's entries out */
 	deliver_ready(node);
+	if (node->state != MG_STATE_JOINING)
+	{
+		fx_answer(node, false, "the writeset log of this node contradicts itself", "See the server log.");
+		return;
+	}
 	node->view = view;			/* in force for its own entry: nobody else could agree to it */
 	node->self = me->id;
 	order_view(node, &view);
@@ -2307,7 +2420,7 @@ on_tick(mg_node *node)
 
 	sample_committed(node);
 
-	if (node->state == MG_STATE_JOINING || (node->state == MG_STATE_NON_PRIMARY && !is_leader(node)))
+	if (node->state == MG_STATE_JOINING || (node->state == MG_STATE_NON_PRIMARY && (!is_leader(node) || node->leave_asked)))
 	{
 		if (node->now_us - node->last_join_us >= JOIN_RETRY_US)
 		{
@@ -2328,6 +2441,25 @@ on_tick(mg_node *node)
 	if (node->state == MG_STATE_JOINING && node->self == 0 && node->view.id != 0 &&
 		node->now_us - node->last_fetch_us >= 4 * node->config.fetch_us)
 		fetch_missing(node);
+	/* Admitted, but the one who admitted it is gone or has forgotten it: asks anew. */
+	if (node->state == MG_STATE_JOINING && node->self == 0 && node->view.id != 0 &&
+		node->now_us - node->last_entries_us > node->config.suspect_us)
+	{
+		memset(&node->view, 0, sizeof(node->view));
+		if (node->delivered > node->position)
+			node->position = node->delivered;
+		for (int i = 0; i < MG_PEERS_MAX; i++)
+			if (node->peers[i].kind != PEER_NONE)
+			{
+				node->peers[i].kind = PEER_SEED;
+				node->peers[i].incarnation = 0;
+				node->peers[i].member = 0;
+				node->peers[i].held = node->peers[i].flushed = 0;
+			}
+		node->last_join_us = 0;
+	}
+	if (lingers(node) && node->now_us - node->last_ack_us >= LINGER_ACK_US)
+		put_ack(node);
 	if (node->self == 0)
 		return;
 
@@ -2443,6 +2575,12 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 	node->fx = out;
 	if (in->now_us > node->now_us)
 		node->now_us = in->now_us;
+	/* The cluster went on without this node: it must not speak as the member it was. */
+	if (node->over && in->type != MG_IN_SUBMIT && in->type != MG_IN_LEAVE && in->type != MG_IN_COMMITTED)
+	{
+		node->fx = NULL;
+		return;
+	}
 	switch (in->type)
 	{
 		case MG_IN_NONE:
@@ -2476,6 +2614,10 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 					ack_wanted(node, s);
 				node->flushed = in->seqno;
 			}
+			break;
+		case MG_IN_LOG_FIRST:
+			if (in->seqno > node->log_first)
+				node->log_first = in->seqno;
 			break;
 		case MG_IN_RECOVER:
 			on_recover(node, in);
@@ -2635,7 +2777,8 @@ mg_node_log_needed(const mg_node *node)
 	if (node->committed < low)
 		low = node->committed;
 	for (int i = 0; i < MG_PEERS_MAX; i++)
-		if (node->peers[i].kind == PEER_MEMBER && node->peers[i].held < low)
+		if ((node->peers[i].kind == PEER_MEMBER ||
+			 (node->peers[i].kind == PEER_LEARNER && node->peers[i].admitted)) && node->peers[i].held < low)
 			low = node->peers[i].held;
 	return low;
 }

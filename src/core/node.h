@@ -82,6 +82,7 @@ typedef enum mg_input_type
 	MG_IN_SUBMIT,				/* slot, flags (MG_ENTRY_*), last_seen, bytes: a writeset */
 	MG_IN_COMMITTED,			/* seqno: all up to it are committed here */
 	MG_IN_FLUSHED,				/* seqno: the log is durable up to it */
+	MG_IN_LOG_FIRST,			/* seqno: the log begins there now */
 	MG_IN_RECOVER,				/* seqno, bytes: an entry of the own log, ascending, before bootstrap */
 	MG_IN_LOG_READ,				/* peer, seqno, bytes: answers READ_LOG, one per entry */
 	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to */

@@ -247,7 +247,14 @@ mg_entry_decode(mg_reader *r, mg_entry_header *entry)
 		(entry->flags & ~MG_ENTRY_FLAGS_ALL) != 0 ||
 		entry->n_failed > MG_ENTRY_FAILED_MAX)
 		return MG_E_FORMAT;
+	if (entry->type == MG_ENTRY_WRITESET &&
+		(entry->origin == 0 || entry->msgno == 0 || entry->msgno > INT64_MAX))
+		return MG_E_FORMAT;
 	for (int i = 0; i < entry->n_failed; i++)
+	{
 		entry->failed[i] = mg_read_u64(r);
+		if (entry->failed[i] > entry->cert_upto || (i > 0 && entry->failed[i] <= entry->failed[i - 1]))
+			return r->bad ? MG_E_TRUNCATED : MG_E_FORMAT;
+	}
 	return r->bad ? MG_E_TRUNCATED : MG_OK;
 }

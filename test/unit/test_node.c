@@ -754,6 +754,123 @@ damaged_frames_are_refused_and_counted(void **state)
 	world_free(w);
 }
 
+/* What a random schedule may do to a node. */
+static void
+random_event(world *w)
+{
+	const char *seeds = "host:100,host:101,host:102,host:103";
+	int			i = (int) chance(w, (uint64_t) w->n);
+	mg_node    *node = w->h[i].node;
+	mg_node_state state = mg_node_get_state(node);
+	bool		leads = false;
+	int			synced = 0;
+
+	for (int k = 0; k < w->n; k++)
+	{
+		const mg_view *view = mg_node_view(w->h[k].node);
+
+		synced += mg_node_get_state(w->h[k].node) == MG_STATE_SYNCED;
+		/* It leads, or may be about to: a view may be on its way. */
+		if (mg_node_self(w->h[k].node) != 0 &&
+			((mg_node_self(node) != 0 && view->leader == mg_node_self(node)) ||
+			 (view->leader == mg_node_self(w->h[k].node) &&
+			  mg_node_ordered(w->h[k].node) != mg_node_delivered(w->h[k].node))))
+			leads = true;
+	}
+	w->drop_percent = (int[]) {0, 0, 3, 15}[chance(w, 4)];
+	switch (chance(w, 4))
+	{
+		case 0:
+			if (state == MG_STATE_OPEN)
+			{
+				node_start(w, i, w->h[i].delivered, true);
+				join(w, i, seeds);
+			}
+			break;
+		case 1:
+			if (state == MG_STATE_SYNCED && synced > 1)
+			{
+				feed(w, i, &(mg_input) {.type = MG_IN_LEAVE});
+				feed(w, i, &(mg_input) {.type = MG_IN_ROUND_END});
+				run_effects(w, i);
+			}
+			break;
+		case 2:
+			/* A leader's process that is lost needs an operator in this version. */
+			if (!leads && state != MG_STATE_OPEN && !w->h[i].evicted)
+			{
+				node_start(w, i, w->h[i].delivered, true);
+				join(w, i, seeds);
+			}
+			break;
+		default:
+			w->h[i].cut = !w->h[i].cut;
+	}
+}
+
+static bool
+all_settled(world *w)
+{
+	mg_seqno	at = 0;
+
+	for (int i = 0; i < w->n; i++)
+	{
+		mg_node_state state = mg_node_get_state(w->h[i].node);
+
+		if (state == MG_STATE_OPEN)
+			continue;
+		if (state != MG_STATE_SYNCED || (at != 0 && w->h[i].delivered != at))
+			return false;
+		at = w->h[i].delivered;
+		for (int s = 0; s < SLOTS; s++)
+			if (w->h[i].busy[s])
+				return false;
+	}
+	return true;
+}
+
+static void
+random_joins_leaves_restarts_and_cuts_end_synced(void **state)
+{
+	uint64_t	seed = seed_of_run() + 9000;
+	int			runs = getenv("MG_RUNS") ? atoi(getenv("MG_RUNS")) : 12;
+
+	(void) state;
+	for (int run = 0; run < runs; run++)
+	{
+		world	   *w = world_new(4, seed + (uint64_t) run);
+		bool		settled = false;
+
+		bootstrap(w, 0);
+		join_and_wait(w, 1, 20, 5);
+		if (chance(w, 2))
+			join_and_wait(w, 2, 20, 5);
+		for (int event = 0; event < 10 && w->n_agreed < SEQNOS_MAX / 2; event++)
+		{
+			int			steps = (int) chance(w, 2000);
+
+			random_event(w);
+			for (int k = 0; k < steps; k++)
+			{
+				world_step(w, 20, 5);
+				revive_evicted(w);
+			}
+		}
+		w->drop_percent = 0;
+		for (int i = 0; i < w->n; i++)
+			w->h[i].cut = false;
+		for (int k = 0; k < 60000 && !settled; k++)
+		{
+			world_step(w, 20, 0);
+			revive_evicted(w);
+			settled = all_settled(w);
+		}
+		if (!settled)
+			fail_msg("seed %llu does not settle", (unsigned long long) (seed + (uint64_t) run));
+		world_free(w);
+	}
+}
+
 int
 main(void)
 {
@@ -764,6 +881,7 @@ main(void)
 		cmocka_unit_test(leave_and_join_again_keeps_one_order),
 		cmocka_unit_test(a_silent_follower_is_removed_and_comes_back),
 		cmocka_unit_test(minority_delivers_nothing),
+		cmocka_unit_test(random_joins_leaves_restarts_and_cuts_end_synced),
 		cmocka_unit_test(admission_is_refused_with_a_reason),
 		cmocka_unit_test(damaged_frames_are_refused_and_counted),
 	};
