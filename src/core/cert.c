@@ -391,17 +391,6 @@ reservations_release(mg_cert *cert, mg_member_id origin, uint64_t trx_id)
 	}
 }
 
-void
-mg_cert_member_left(mg_cert *cert, mg_member_id member)
-{
-	for (reservation *r = cert->reservations, *next; r != NULL; r = next)
-	{
-		next = r->next;
-		if (r->origin == member)
-			reservation_close(cert, r);
-	}
-}
-
 /* The seqno of the newest reservation of another member in the key's way, or 0. */
 static mg_seqno
 reserved_against(const mg_cert *cert, mg_member_id origin, mg_key key)

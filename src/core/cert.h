@@ -97,9 +97,6 @@ extern void mg_cert_set_floor(mg_cert *cert, mg_seqno floor);
  */
 extern void mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n);
 
-/* The member is gone: its reservations end. */
-extern void mg_cert_member_left(mg_cert *cert, mg_member_id member);
-
 /* For tests and status. */
 extern size_t mg_cert_key_count(const mg_cert *cert);	/* distinct (hash, strength) above the floor */
 extern size_t mg_cert_reserved_count(const mg_cert *cert);	/* keys under reservation */
