@@ -355,6 +355,7 @@ publish_status(void)
 	s->uuid = me.position.uuid;
 	s->view_id = view->id;
 	s->epoch = view->epoch;
+	s->log_last = Max(mg_log_last(me.log), mgrepl_order_committed());
 	s->self_id = mg_node_self(me.node);
 	s->leader_id = view->leader;
 	s->n_members = mg_node_self(me.node) != 0 ? view->n : 0;

@@ -206,6 +206,7 @@ typedef struct MgShared
 	mg_uuid		uuid;
 	uint64		view_id;
 	uint64		epoch;
+	uint64		log_last;
 	uint32		self_id;
 	uint32		leader_id;
 	uint32		n_members;

@@ -355,6 +355,7 @@ typedef struct StatusCopy
 	mg_uuid		uuid;
 	uint64		view_id;
 	uint64		epoch;
+	uint64		log_last;
 	uint32		self_id;
 	uint32		leader_id;
 	uint32		n_members;
@@ -371,6 +372,7 @@ status_copy(void)
 	copy->uuid = mgrepl_shared->uuid;
 	copy->view_id = mgrepl_shared->view_id;
 	copy->epoch = mgrepl_shared->epoch;
+	copy->log_last = mgrepl_shared->log_last;
 	copy->self_id = mgrepl_shared->self_id;
 	copy->leader_id = mgrepl_shared->leader_id;
 	copy->n_members = Min(mgrepl_shared->n_members, MG_MEMBERS_MAX);
@@ -430,6 +432,8 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 	put_number(rsinfo, "committed_seqno", mgrepl_order_committed(),
 			   "all writesets up to this one are committed here");
 	put_number(rsinfo, "delivered", published, "all writesets up to this one are ordered and certified here");
+	put_number(rsinfo, "log_last", status->log_last,
+			   "the writeset log of this node reaches up to here; if all nodes were lost, bootstrap the one with the highest");
 	put_row(rsinfo, "gtid", gtid_text(), "position of this node's data");
 	put_number(rsinfo, "protocol_version", MG_PROTOCOL_VERSION, "version of what the nodes speak");
 	put_row(rsinfo, "version", MGREPL_VERSION, "version of mgrepl");

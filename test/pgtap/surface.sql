@@ -76,7 +76,7 @@ SELECT set_has(
     $$ SELECT name FROM mgrepl.status $$,
     $$ VALUES ('node_name'), ('node_state'), ('node_state_reason'), ('cluster_name'), ('cluster_uuid'),
               ('view_id'), ('epoch'), ('cluster_size'), ('primary'), ('leader'), ('committed_seqno'),
-              ('delivered'), ('gtid'), ('protocol_version'), ('version'),
+              ('delivered'), ('log_last'), ('gtid'), ('protocol_version'), ('version'),
               ('local_commits'), ('local_cert_failures'), ('local_bf_aborts'), ('applied') $$,
     'mgrepl.status has the rows that tools rely on');
 
