@@ -4,7 +4,7 @@
 #   make demo       a three-node cluster on loopback (make demo-stop removes it)
 #   make test       every test; ends with "N passed, N failed"
 #   make bench      figures, one JSON line each
-#   make lint       format and warnings
+#   make lint       the rules of the house
 #
 # The core is built without PostgreSQL's include path: a slip does not compile.
 

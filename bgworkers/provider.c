@@ -44,6 +44,7 @@
 #include "core/node.h"
 #include "host/clock.h"
 #include "host/log.h"
+#include "host/statefile.h"
 #include "host/transport.h"
 #include "pg/commit.h"
 #include "pg/compat.h"
@@ -222,6 +223,7 @@ spool_read(uint32 slot_no, uint32 len)
 {
 	char		path[MAXPGPATH];
 	int			fd;
+	int			save_errno;
 	size_t		got = 0;
 
 	if (me.spool_cap < len)
@@ -233,6 +235,7 @@ spool_read(uint32 slot_no, uint32 len)
 	fd = open(path, O_RDONLY | PG_BINARY);
 	if (fd < 0)
 		return NULL;
+	errno = 0;
 	while (got < len)
 	{
 		ssize_t		n = read(fd, me.spool + got, len - got);
@@ -241,8 +244,10 @@ spool_read(uint32 slot_no, uint32 len)
 			break;
 		got += n;
 	}
+	save_errno = got < len && errno == 0 ? EIO : errno;
 	close(fd);
 	unlink(path);
+	errno = save_errno;
 	return got == len ? me.spool : NULL;
 }
 
@@ -378,7 +383,7 @@ publish_status(void)
 			info->flushed = peer.flushed;
 			info->committed = peer.committed;
 			info->silent_ms = (me.now - peer.heard_us) / 1000;
-			info->synced = peer.committed > 0 || info->self;
+			info->synced = info->self ? state == MG_STATE_SYNCED : peer.committed >= peer.joined_at && peer.committed > 0;
 		}
 	}
 	if (pg_atomic_read_u64(&s->apply_failed) != 0)
@@ -600,7 +605,7 @@ log_is_broken(const char *what)
 	ereport(FATAL,
 			(errcode_for_file_access(),
 			 errmsg("mgrepl: %s the writeset log in \"%s\" failed: %m", what, mgrepl_gcache_dir),
-			 errhint("This node left the cluster. Mend the disk, then restart the node and join again.")));
+			 errhint("This node takes no writes until the disk is mended; the provider tries again every second.")));
 }
 
 static void
@@ -1053,16 +1058,58 @@ maybe_rejoin(void)
 	join(me.seeds);
 }
 
+/*
+ * A node that differs stays so after a restart: the mark lies with the log, which
+ * no base backup copies, so rebuilding the node is what removes it.
+ */
+static void
+mark_path(char *to, size_t cap)
+{
+	snprintf(to, cap, "%s/inconsistent", mgrepl_gcache_dir);
+}
+
+static void
+read_mark(void)
+{
+	char		path[MAXPGPATH];
+	char		text[MG_REASON_BYTES_MAX];
+	size_t		len;
+	mg_status	status;
+
+	mark_path(path, sizeof(path));
+	status = mg_statefile_read(path, text, sizeof(text) - 1, &len);
+	if (status == MG_E_NOT_FOUND || pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
+		return;
+	text[status == MG_OK ? len : 0] = '\0';
+	strlcpy(mgrepl_shared->apply_error, status == MG_OK ? text : "its mark of inconsistency cannot be read", MG_REASON_BYTES_MAX);
+	pg_write_barrier();
+	pg_atomic_write_u64(&mgrepl_shared->apply_failed, me.position.seqno + 1);
+	ereport(LOG,
+			(errmsg("mgrepl: this node's data differs from the cluster's: %s", mgrepl_shared->apply_error),
+			 errhint("Rebuild the node from a base backup of a member.")));
+}
+
 static void
 apply_has_failed(void)
 {
 	static bool told = false;
+	char		path[MAXPGPATH];
 	mg_input	in;
 
+	if (mg_node_get_state(me.node) == MG_STATE_INCONSISTENT &&
+		pg_atomic_read_u64(&mgrepl_shared->apply_failed) == 0)
+	{
+		strlcpy(mgrepl_shared->apply_error, mg_node_reason(me.node), MG_REASON_BYTES_MAX);
+		pg_write_barrier();
+		pg_atomic_write_u64(&mgrepl_shared->apply_failed, mg_node_delivered(me.node) + 1);
+	}
 	if (told || pg_atomic_read_u64(&mgrepl_shared->apply_failed) == 0)
 		return;
 	told = true;
 	me.status_due = true;
+	mark_path(path, sizeof(path));
+	if (mg_statefile_write(path, mgrepl_shared->apply_error, strlen(mgrepl_shared->apply_error)) != MG_OK)
+		ereport(LOG, (errcode_for_file_access(), errmsg("mgrepl: cannot write \"%s\": %m", path)));
 	in = input(MG_IN_LEAVE);
 	step(&in);
 }
@@ -1122,6 +1169,7 @@ mgrepl_provider_main(Datum arg)
 	open_host();
 	read_position();
 	me.position.seqno = Max(me.position.seqno, *(volatile uint64 *) &mgrepl_shared->monitor.published);
+	read_mark();
 	node_make();
 
 	SpinLockAcquire(&mgrepl_shared->monitor.mutex);

@@ -2793,6 +2793,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 		info->held = node->appended;
 		info->flushed = node->flushed;
 		info->committed = node->committed;
+		info->joined_at = 0;
 		info->heard_us = node->now_us;
 		return true;
 	}
@@ -2802,6 +2803,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 	info->held = node->peers[i].held;
 	info->flushed = node->peers[i].flushed;
 	info->committed = node->peers[i].committed;
+	info->joined_at = node->peers[i].joined_at;
 	info->heard_us = node->peers[i].heard_us;
 	return true;
 }

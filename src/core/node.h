@@ -43,7 +43,7 @@
 #define MG_ENTRIES_MAX			65536		/* power of two */
 #define MG_PAYLOAD_BYTES_MAX	(UINT64_C(2) * 1024 * 1024 * 1024)
 #define MG_FETCH_BYTES			(1024u * 1024u)
-#define MG_SEEDS_MAX			8
+#define MG_SEEDS_MAX			MG_MEMBERS_MAX
 
 typedef struct mg_node mg_node;
 
@@ -195,6 +195,7 @@ typedef struct mg_peer_info
 	mg_seqno	held;
 	mg_seqno	flushed;
 	mg_seqno	committed;
+	mg_seqno	joined_at;		/* the view that took it in, 0 if that was before this node's time */
 	int64_t		heard_us;		/* time of its last word */
 } mg_peer_info;
 

@@ -14,9 +14,9 @@
  * same, or the session is ended or has to make way before its turn, an applier
  * replays the writeset at its place, and the client is told what it is.
  *
- * Waits: for the verdict, cancellable, the outcome is then unknown (08007); for
- * the turn, bounded by the appliers, cut short only by the end of the session
- * or a brute-force abort.
+ * Waits: for the verdict, and for the turn.  Both end with a cancel, the end of
+ * the session or mgrepl.commit_timeout: the outcome is then unknown (08007), or
+ * known (08007 with the seqno) and an applier takes over.
  */
 #include "postgres.h"
 
@@ -218,7 +218,8 @@ wait_for_outcome(MgSlot *slot, bool turn)
 				certified_seqno = turn ? slot->seqno : 0;
 				if (!turn || mgrepl_order_is_turn(slot->seqno, me))
 					return slot->seqno;
-				if (ProcDiePending || mgrepl_bfabort_doomed() ||
+				if (ProcDiePending || QueryCancelPending || mgrepl_bfabort_doomed() ||
+					(deadline != 0 && now_us() >= deadline) ||
 					pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
 				{
 					uint64		seqno = slot->seqno;
@@ -233,7 +234,8 @@ wait_for_outcome(MgSlot *slot, bool turn)
 							(errcode(ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN),
 							 errmsg("the transaction is committed by the cluster as seqno %llu, but this session could not finish it",
 									(unsigned long long) seqno),
-							 errdetail("It had to make way for an earlier one, or this node cannot apply an earlier one."),
+							 pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 ?
+							 errhint("Do not repeat it. This node cannot apply an earlier one: look at the data on another node.") :
 							 errhint("Do not repeat it: it becomes visible on this node when its turn comes.")));
 				}
 				break;

@@ -1195,10 +1195,11 @@ run_transaction_statement(const Call *call)
 {
 	TransactionStmt *stmt = (TransactionStmt *) call->pstmt->utilityStmt;
 
-	if (stmt->kind == TRANS_STMT_PREPARE && mgrepl_clustered() && mgrepl_capture_pending())
+	if (stmt->kind == TRANS_STMT_PREPARE && mgrepl_in_database() && mgrepl_clustered() && !mgrepl_is_applier)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("PREPARE TRANSACTION of a transaction with replicated changes is not supported"),
+				 errmsg("PREPARE TRANSACTION is not supported in a replicated database"),
+				 errdetail("A prepared transaction keeps its locks, and nothing could take them out of the way of what other nodes commit."),
 				 errhint("Use COMMIT.")));
 	call_next(call);
 	mgrepl_bfabort_after_utility((Node *) stmt);

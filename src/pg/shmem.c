@@ -51,7 +51,7 @@ request_hook(void)
 	if (prev_request_hook)
 		prev_request_hook();
 	RequestAddinShmemSpace(shared_size());
-	RequestNamedLWLockTranche(TRANCHE, 2);
+	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
 static void
@@ -72,7 +72,6 @@ startup_hook(void)
 		memset(s, 0, shared_size());
 		locks = GetNamedLWLockTranche(TRANCHE);
 		s->status_lock = &locks[0].lock;
-		s->command.lock = &locks[1].lock;
 		s->provider_procno = -1;
 		s->resolver_procno = -1;
 		s->n_slots = MaxBackends;

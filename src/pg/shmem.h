@@ -167,8 +167,7 @@ typedef enum MgCommandKind
 
 typedef struct MgCommand
 {
-	LWLock	   *lock;			/* one SQL caller at a time [fixed at start] */
-	pg_atomic_uint32 stage;		/* 0 free, 1 asked, 2 answered [atomic] */
+	pg_atomic_uint32 stage;		/* 0 free, 1 asked, 2 answered, 3 being filled, 4 the asker is gone (pg/sqlfuncs.c) [atomic] */
 	MgCommandKind kind;			/* [owner: asker] */
 	char		argument[1024];	/* [owner: asker] */
 	int			asker;			/* proc number [owner: asker] */

@@ -116,6 +116,12 @@ pass('DROP DATABASE does not wait for the provider');
 	like($r->{err}, qr/HINT/, 'and says what to do');
 	$c->wait_sql(1, "SELECT count(*) FROM mgrepl.members", '1');
 	ok($c->try(1, 'UPDATE t SET n = n + 1 WHERE id = 60')->{ok}, 'the others go on');
+
+	$c->node(2)->restart;
+	$c->wait_sql(2, "SELECT value LIKE 'INCONSISTENT%' FROM mgrepl.status WHERE name = 'node_state'", 't');
+	$r = $c->try(2, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')");
+	ok(!$r->{ok}, 'a restart does not make it forget');
+	like($r->{err}, qr/differs.*HINT/s, 'and it is told why');
 }
 
 done_testing();
