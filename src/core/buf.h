@@ -3,7 +3,7 @@
  *
  * A writer owns its memory (mg_buf_free); all zeros is an empty one.  A reader borrows the bytes it walks
  * over; once it has met the end too early it stays `bad`, every later read
- * gives 0, and the caller asks once, at the end, with mg_reader_ok().
+ * gives 0, and the caller asks once, at the end, with mg_reader_done().
  */
 #ifndef MG_CORE_BUF_H
 #define MG_CORE_BUF_H

@@ -2757,12 +2757,6 @@ mg_node_unordered(const mg_node *node)
 	return 0;
 }
 
-size_t
-mg_node_cert_keys(const mg_node *node)
-{
-	return mg_cert_key_count(node->cert);
-}
-
 uint64_t
 mg_node_damaged(const mg_node *node)
 {

@@ -184,7 +184,6 @@ extern mg_seqno mg_node_delivered(const mg_node *node);
 extern mg_seqno mg_node_held(const mg_node *node);
 extern mg_seqno mg_node_ordered(const mg_node *node);
 extern uint64_t mg_node_unordered(const mg_node *node);	/* own submissions without a place yet */
-extern size_t mg_node_cert_keys(const mg_node *node);
 extern uint64_t mg_node_damaged(const mg_node *node);		/* frames refused */
 
 /* Lowest seqno that some member or the certification still needs from the log. */

@@ -193,16 +193,6 @@ mg_view_find_name(const mg_view *view, const char *name)
 	return -1;
 }
 
-uint64_t
-mg_view_weight(const mg_view *view)
-{
-	uint64_t	sum = 0;
-
-	for (uint32_t i = 0; i < view->n; i++)
-		sum += view->members[i].weight;
-	return sum;
-}
-
 /* ---- entries ---- */
 
 void

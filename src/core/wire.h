@@ -116,7 +116,6 @@ extern mg_status mg_view_decode(mg_reader *r, mg_view *view) MG_MUST_USE;
 extern int	mg_view_find(const mg_view *view, mg_member_id id);
 extern int	mg_view_find_incarnation(const mg_view *view, uint64_t incarnation);
 extern int	mg_view_find_name(const mg_view *view, const char *name);
-extern uint64_t mg_view_weight(const mg_view *view);
 
 /* ---- entries ---- */
 typedef enum mg_entry_type
