@@ -1013,7 +1013,6 @@ round_inputs(void)
 	if (me.n_releases > 0)
 		send_releases();
 
-	mg_log_flush_seen(me.log);
 	if (mg_log_flushed(me.log) != flushed)
 	{
 		flushed = mg_log_flushed(me.log);
@@ -1193,6 +1192,7 @@ mgrepl_provider_main(Datum arg)
 		WaitEvent	events[4];
 		mg_node_state state;
 		bool		waiting;
+		int			n_events;
 
 		ResetLatch(MyLatch);
 		me.again = false;
@@ -1250,7 +1250,10 @@ mgrepl_provider_main(Datum arg)
 		waiting = mg_node_wants_tick(me.node) || me.first_pending < me.n_pending ||
 			shutdown_asked || me.evicted ||
 			pg_atomic_read_u32(&mgrepl_shared->command.stage) == 1;
-		(void) WaitEventSetWait(me.waits, waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS, events, 4, PG_WAIT_EXTENSION);
+		n_events = WaitEventSetWait(me.waits, waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS, events, 4, PG_WAIT_EXTENSION);
+		for (int i = 0; i < n_events; i++)
+			if (events[i].fd == mg_log_flush_fd(me.log))
+				mg_log_flush_seen(me.log);	/* a system call: only when there is something to clear */
 	}
 
 	mg_transport_close(me.transport);
