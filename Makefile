@@ -13,7 +13,7 @@ EXTENSION = mgrepl
 DATA = src/sql/mgrepl--1.0.sql
 PGFILEDESC = "mgrepl - synchronous multi-master replication"
 
-CORE_SRC := $(wildcard src/core/*.c)
+CORE_SRC := $(wildcard src/core/*.c src/core/*/*.c)
 HOST_SRC := $(wildcard src/host/*.c)
 GLUE_SRC := $(wildcard src/pg/*.c) $(wildcard bgworkers/*.c)
 
@@ -39,7 +39,7 @@ endif
 PURE_CFLAGS = -std=c11 -O2 -g -fPIC -fno-omit-frame-pointer -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Isrc
 HOST_CFLAGS = $(PURE_CFLAGS) -D_GNU_SOURCE -pthread
 
-build/core/%.o: src/core/%.c $(wildcard src/core/*.h)
+build/core/%.o: src/core/%.c $(wildcard src/core/*.h src/core/*/*.h)
 	@mkdir -p $(@D)
 	$(CC) $(PURE_CFLAGS) -c -o $@ $<
 
@@ -56,6 +56,6 @@ $(HOST_LIB): $(HOST_SRC:src/host/%.c=build/host/%.o)
 	ar rcs $@ $^
 
 mgrepl.so: $(CORE_LIB) $(HOST_LIB)
-$(OBJS): $(wildcard src/core/*.h src/host/*.h src/pg/*.h bgworkers/*.h)
+$(OBJS): $(wildcard src/core/*.h src/core/*/*.h src/host/*.h src/pg/*.h bgworkers/*.h)
 
 include test/test.mk

@@ -14,6 +14,13 @@
  *
  * The process may end and start again while the server runs: what was delivered
  * stays in the ring and is committed; the core starts anew behind it.
+ *
+ * A life of the node (mg_node) begins with what it must not forget: the state
+ * that it had saved (node.state beside the log) and its own log.  With them it
+ * is the member that it was, and comes back by itself.  A node that is none, or
+ * no longer, joins as a new one: at the addresses of the setting and of the
+ * members that it last knew (the file "seeds").  Each attempt to join is a new
+ * mg_node: nothing of an earlier membership can get into it.
  */
 #include "postgres.h"
 
@@ -56,7 +63,7 @@
 #define FRAMES_PER_ROUND	512
 #define SUBMITS_PER_ROUND	256
 #define TICK_US				1000
-#define IDLE_WAIT_MS		50
+#define IDLE_WAIT_MS		20
 #define BUSY_WAIT_MS		1
 #define STATUS_US			100000
 #define JOIN_TIMEOUT_US		10000000
@@ -86,12 +93,18 @@ typedef struct Provider
 	int64		rejoin_at;		/* 0: no */
 	int64		linger_until;	/* has left: others may still need its last words, 0: not yet */
 	int64		leave_until;	/* shutting down: wait for the leave until then, 0: no */
+	int64		join_until;		/* told to join, but it is a member and in search of the others: waits so long, 0: no */
+	uint32		generation;		/* of the log: that of the last cut that the node asked for */
+	mg_seqno	flushed;		/* what the node was told of the log ... */
+	mg_seqno	log_first;
+	bool		log_told;		/* ... if anything since the last cut */
 	bool		status_due;
 	bool		again;			/* effects gave new inputs: another round at once */
 	bool		appended;
 	bool		evicted;
 	bool		asked;			/* a command from SQL is being carried out */
-	char		seeds[1024];	/* where to ask for admission again */
+	bool		seeds_due;		/* to be written */
+	char		seeds[2048];	/* where to ask for admission again */
 
 	/* deliveries that wait for the log's write, or for room in the ring */
 	MgOrderEntry *pending;
@@ -109,6 +122,8 @@ typedef struct Provider
 
 static Provider me;
 static volatile sig_atomic_t shutdown_asked = false;
+
+static void carry_out_rest(void);
 
 /* --------------------------------------------------------------- small parts */
 
@@ -161,6 +176,15 @@ own_address(void)
 {
 	return mgrepl_node_address != NULL && mgrepl_node_address[0] != '\0' ?
 		mgrepl_node_address : mgrepl_listen_address;
+}
+
+static void
+disk_is_broken(const char *what)
+{
+	ereport(FATAL,
+			(errcode_for_file_access(),
+			 errmsg("mgrepl: %s in \"%s\" failed: %m", what, mgrepl_gcache_dir),
+			 errhint("This node takes no writes until the disk is mended; the provider tries again every second.")));
 }
 
 /* ---------------------------------------------------------------- slots, SQL */
@@ -315,7 +339,7 @@ take_submissions(void)
 		}
 		mgrepl_count(MG_COUNTER_REPLICATED_BYTES, slot->len);
 		in.slot = (int32) slots[i];
-		in.flags = slot->memory ? MG_ENTRY_MEMORY : 0;
+		in.flags = slot->durability;
 		in.last_seen = slot->last_seen;
 		in.bytes = bytes;
 		in.len = slot->len;
@@ -359,10 +383,10 @@ publish_status(void)
 	LWLockAcquire(s->status_lock, LW_EXCLUSIVE);
 	s->uuid = me.position.uuid;
 	s->view_id = view->id;
-	s->epoch = view->epoch;
+	s->epoch = mg_node_epoch(me.node);
 	s->log_last = Max(mg_log_last(me.log), mgrepl_order_committed());
 	s->self_id = mg_node_self(me.node);
-	s->leader_id = view->leader;
+	s->leader_id = mg_node_leader(me.node);
 	s->n_members = mg_node_self(me.node) != 0 ? view->n : 0;
 	for (uint32 i = 0; i < s->n_members; i++)
 	{
@@ -373,7 +397,10 @@ publish_status(void)
 		memset(info, 0, sizeof(*info));
 		info->id = m->id;
 		info->weight = m->weight;
-		info->leader = m->id == view->leader;
+		info->life = m->life;
+		info->role = m->role;
+		info->segment = m->segment;
+		info->leader = m->id == s->leader_id;
 		info->self = m->id == s->self_id;
 		strlcpy(info->name, m->name, sizeof(info->name));
 		strlcpy(info->address, m->address, sizeof(info->address));
@@ -383,7 +410,8 @@ publish_status(void)
 			info->flushed = peer.flushed;
 			info->committed = peer.committed;
 			info->silent_ms = (me.now - peer.heard_us) / 1000;
-			info->synced = info->self ? state == MG_STATE_SYNCED : peer.committed >= peer.joined_at && peer.committed > 0;
+			info->synced = info->self ? state == MG_STATE_SYNCED :
+				m->role == MG_ROLE_ARBITRATOR || (peer.committed >= peer.joined_at && peer.committed > 0);
 		}
 	}
 	if (pg_atomic_read_u64(&s->apply_failed) != 0)
@@ -413,18 +441,114 @@ node_make(void)
 	mg_node_config config;
 
 	memset(&config, 0, sizeof(config));
+	config.role = MG_ROLE_DATA;
+	config.segment = (uint8_t) mgrepl_segment;
 	strlcpy(config.name, mgrepl_node_name, sizeof(config.name));
 	strlcpy(config.cluster_name, mgrepl_cluster_name, sizeof(config.cluster_name));
 	strlcpy(config.address, own_address(), sizeof(config.address));
 	config.incarnation = me.incarnation;
-	config.weight = 1;
+	config.weight = (uint32) mgrepl_weight;
 	config.keepalive_us = mgrepl_keepalive_period_ms * INT64CONST(1000);
 	config.suspect_us = mgrepl_suspect_timeout_ms * INT64CONST(1000);
+	config.inactive_us = mgrepl_inactive_timeout_ms * INT64CONST(1000);
+	config.wan_suspect_us = mgrepl_wan_suspect_timeout_ms * INT64CONST(1000);
+	config.wan_inactive_us = mgrepl_wan_inactive_timeout_ms * INT64CONST(1000);
 	config.resend_us = RESEND_US;
 	config.fetch_us = FETCH_US;
 	config.join_timeout_us = JOIN_TIMEOUT_US;
 	config.fc_limit = mgrepl_fc_limit;
 	me.node = mg_node_new(&config, &me.position, me.now);
+	me.generation = 0;
+	me.log_told = false;
+	me.evicted = false;
+	me.status_due = true;
+}
+
+/* Beside the log, not in the data: a base backup has neither identity nor log. */
+static void
+file_path(char *to, size_t cap, const char *name)
+{
+	snprintf(to, cap, "%s/%s", mgrepl_gcache_dir, name);
+}
+
+static void
+save_state(const void *bytes, size_t len)
+{
+	char		path[MAXPGPATH];
+
+	file_path(path, sizeof(path), "node.state");
+	if (mg_statefile_write(path, bytes, len) != MG_OK)
+		disk_is_broken("writing the node's state");
+}
+
+/* What the node saved last, if it did. */
+static void
+restore_state(void)
+{
+	char		path[MAXPGPATH];
+	char	   *bytes = palloc(MG_STATEFILE_BYTES_MAX);
+	mg_input	in = input(MG_IN_RESTORE);
+	mg_status	status;
+
+	file_path(path, sizeof(path), "node.state");
+	status = mg_statefile_read(path, bytes, MG_STATEFILE_BYTES_MAX, &in.len);
+	if (status == MG_E_IO)
+		disk_is_broken("reading the node's state");
+	if (status == MG_OK)
+	{
+		in.bytes = bytes;
+		step(&in);
+	}
+	else if (status != MG_E_NOT_FOUND)
+		ereport(LOG,
+				(errmsg("mgrepl: \"%s\" cannot be used: %s", path, mg_status_name(status)),
+				 errdetail("The node does not know which member it was, and joins as a new one.")));
+	pfree(bytes);
+}
+
+/* The own log, from far enough below the data for any certification window. */
+static void
+recover_log(void)
+{
+	char	   *buf = NULL;
+	size_t		cap = 0;
+	mg_seqno	first = Max(mg_log_first(me.log), 1);
+
+	if (me.position.seqno > first + MG_ENTRIES_MAX / 2)
+		first = me.position.seqno - MG_ENTRIES_MAX / 2;
+	for (mg_seqno s = first; s <= mg_log_last(me.log); s++)
+	{
+		mg_log_place place;
+		mg_input	in = input(MG_IN_RECOVER);
+
+		if (mg_log_find(me.log, s, &place) != MG_OK)
+			break;
+		if (cap < place.len)
+		{
+			cap = Max(place.len, 65536);
+			buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
+		}
+		if (mg_log_read(me.log, s, &place, buf) != MG_OK)
+			disk_is_broken("reading the writeset log");
+		in.seqno = s;
+		in.bytes = buf;
+		in.len = place.len;
+		step(&in);
+	}
+	if (buf)
+		pfree(buf);
+}
+
+/* Goes on as the member that it was, if it was one. */
+static void
+node_resume(void)
+{
+	mg_input	in = input(MG_IN_START);
+
+	restore_state();
+	recover_log();
+	in.up = !mg_log_damaged(me.log);
+	step(&in);
 }
 
 /* The members' addresses, for asking one of them for admission again. */
@@ -432,7 +556,7 @@ static void
 remember_seeds(void)
 {
 	const mg_view *view = mg_node_view(me.node);
-	char		seeds[sizeof(me.seeds)] = "";
+	char		seeds[sizeof(me.seeds) / 2 - 2] = "";
 
 	if (mg_node_self(me.node) == 0)
 		return;
@@ -444,8 +568,49 @@ remember_seeds(void)
 				strlcat(seeds, ",", sizeof(seeds));
 			strlcat(seeds, view->members[i].address, sizeof(seeds));
 		}
-	if (seeds[0] != '\0')
-		strlcpy(me.seeds, seeds, sizeof(me.seeds));
+	if (seeds[0] == '\0')
+		return;
+
+	/* Also when they are the addresses that it was told to join at: those are in no file yet. */
+	strlcpy(me.seeds, seeds, sizeof(me.seeds));
+	me.seeds_due = true;
+}
+
+/* For a node that is started again when it is no member any more. */
+static void
+write_seeds(void)
+{
+	char		path[MAXPGPATH];
+
+	me.seeds_due = false;
+	file_path(path, sizeof(path), "seeds");
+	if (mg_statefile_write(path, me.seeds, strlen(me.seeds)) != MG_OK)
+		ereport(LOG, (errcode_for_file_access(), errmsg("mgrepl: cannot write \"%s\": %m", path)));
+}
+
+/* It was told to leave: it does not come back by itself. */
+static void
+forget_seeds(void)
+{
+	me.seeds[0] = '\0';
+	write_seeds();
+}
+
+static void
+read_seeds(void)
+{
+	char		path[MAXPGPATH];
+	char		setting[sizeof(me.seeds) / 2];
+	size_t		len = 0;
+
+	file_path(path, sizeof(path), "seeds");
+	if (mg_statefile_read(path, me.seeds, sizeof(me.seeds) / 2 - 2, &len) != MG_OK)
+		len = 0;
+	me.seeds[len] = '\0';
+	addresses_of(mgrepl_cluster_address ? mgrepl_cluster_address : "", setting, sizeof(setting));
+	if (len > 0 && setting[0] != '\0')
+		strlcat(me.seeds, ",", sizeof(me.seeds));
+	strlcat(me.seeds, setting, sizeof(me.seeds));
 }
 
 /* What was on its way will get no answer from this process any more. */
@@ -472,6 +637,7 @@ settle_sent_slots(void)
 static void
 node_renew(void)
 {
+	carry_out_rest();			/* of the node that was */
 	settle_sent_slots();
 	mg_node_free(me.node);
 	me.position.seqno = mgrepl_order_committed();
@@ -481,8 +647,6 @@ node_renew(void)
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 		mg_transport_disconnect(me.transport, i);
 	node_make();
-	me.evicted = false;
-	me.status_due = true;
 }
 
 static bool
@@ -523,6 +687,15 @@ add_pending(const mg_effect *e)
 		slot->verdict_us = me.now;
 		entry->owner = (int) entry->slot;
 	}
+}
+
+/* How far things are that committed transactions may wait for. */
+static void
+publish_reached(void)
+{
+	mgrepl_order_set_reached(MG_REACHED_FLUSHED_HERE, mg_log_flushed(me.log));
+	mgrepl_order_set_reached(MG_REACHED_FLUSHED_EVERYWHERE, mg_node_flushed_everywhere(me.node));
+	mgrepl_order_set_reached(MG_REACHED_APPLIED_EVERYWHERE, mg_node_applied(me.node));
 }
 
 /* What is in the log by now goes into the ring, as far as there is room. */
@@ -576,6 +749,7 @@ read_log_for(int peer, mg_seqno from)
 		mg_log_place place;
 		mg_input	in = input(MG_IN_LOG_READ);
 
+		in.generation = me.generation;
 		if (mg_log_find(me.log, s, &place) != MG_OK)
 			break;
 		if (cap < place.len)
@@ -600,12 +774,10 @@ read_log_for(int peer, mg_seqno from)
 }
 
 static void
-log_is_broken(const char *what)
+log_was_cut(uint32 generation)
 {
-	ereport(FATAL,
-			(errcode_for_file_access(),
-			 errmsg("mgrepl: %s the writeset log in \"%s\" failed: %m", what, mgrepl_gcache_dir),
-			 errhint("This node takes no writes until the disk is mended; the provider tries again every second.")));
+	me.generation = generation;
+	me.log_told = false;
 }
 
 static void
@@ -633,12 +805,21 @@ carry_out(mg_effects *fx)
 				break;
 			case MG_FX_APPEND:
 				if (mg_log_append(me.log, e->seqno, at, (uint32) e->len, &place) != MG_OK)
-					log_is_broken("appending to");
+					disk_is_broken("appending to the writeset log");
 				me.appended = true;
+				break;
+			case MG_FX_SAVE:
+				save_state(at, e->len);
+				break;
+			case MG_FX_TRUNCATE:
+				if (mg_log_truncate(me.log, e->seqno) != MG_OK)
+					disk_is_broken("cutting the writeset log");
+				log_was_cut(e->generation);
 				break;
 			case MG_FX_RESET_LOG:
 				if (mg_log_reset(me.log) != MG_OK)
-					log_is_broken("emptying");
+					disk_is_broken("emptying the writeset log");
+				log_was_cut(e->generation);
 				break;
 			case MG_FX_READ_LOG:
 				read_log_for(e->peer, e->seqno);
@@ -676,6 +857,8 @@ carry_out(mg_effects *fx)
 				me.rejoin_at = me.now;
 				break;
 			case MG_FX_ANSWER:
+				if (e->ok && me.asked && mgrepl_shared->command.kind == MG_COMMAND_LEAVE)
+					forget_seeds();
 				answer(e->ok, at, (const char *) fx->bytes.data + e->hint_at);
 				if (e->ok)
 					me.rejoin_at = 0;
@@ -691,7 +874,7 @@ carry_out(mg_effects *fx)
 
 /* READ_LOG answers with inputs, whose effects come into a list of their own. */
 static void
-carry_out_all(void)
+carry_out_once(void)
 {
 	mg_effects	done = me.fx;
 
@@ -709,6 +892,13 @@ carry_out_all(void)
 		mg_effects_free(&done);
 }
 
+static void
+carry_out_rest(void)
+{
+	while (me.fx.n > 0)
+		carry_out_once();
+}
+
 /* ------------------------------------------------------------------ commands */
 
 /* Takes the origin's place in shared memory now, not in the middle of a commit. */
@@ -721,19 +911,11 @@ claim_origin(void)
 	replorigin_session_reset();
 }
 
+/* Where the data stands; made up for a node that begins a cluster. */
 static void
-bootstrap(void)
+position_of_new_cluster(void)
 {
-	mg_input	in;
 	mg_gtid		found;
-
-	in = input(MG_IN_BOOTSTRAP);
-	if (mg_node_get_state(me.node) == MG_STATE_SYNCED || mg_node_get_state(me.node) == MG_STATE_JOINING)
-	{
-		step(&in);				/* it says why not */
-		return;
-	}
-	node_renew();
 
 	StartTransactionCommand();
 	if (!mgrepl_position_read(&found))
@@ -746,85 +928,116 @@ bootstrap(void)
 		uuid.bytes[8] = (uuid.bytes[8] & 0x3f) | 0x80;
 		mgrepl_position_create(&uuid);
 		found.uuid = uuid;
-		found.seqno = 0;
 	}
 	CommitTransactionCommand();
 	if (pg_atomic_read_u32(&mgrepl_shared->clustered) != MG_CLUSTERED_YES)
 		claim_origin();
 	me.position.uuid = found.uuid;
 	pg_atomic_write_u32(&mgrepl_shared->clustered, MG_CLUSTERED_YES);
+}
 
-	/* What the own log holds above the position was agreed and is committed now. */
-	if (mg_log_last(me.log) < me.position.seqno || mg_log_first(me.log) > me.position.seqno + 1)
+/* The log and the data meet: one goes on where the other ends, or they overlap. */
+static bool
+log_fits_data(void)
+{
+	mg_seqno	position = mgrepl_order_committed();
+
+	return mg_log_last(me.log) >= position && mg_log_first(me.log) <= position + 1;
+}
+
+/*
+ * A member in search of the others decides by itself whether it may: it has its
+ * log and its promises.  In all other cases a new node is made from what lies
+ * on the disk.  A log that does not reach the data cannot be continued by a node
+ * that goes on alone.
+ */
+static void
+bootstrap(bool force)
+{
+	mg_input	in = input(MG_IN_BOOTSTRAP);
+	mg_node_state state = mg_node_get_state(me.node);
+	bool		fits = log_fits_data();
+
+	if (state == MG_STATE_OPEN || me.evicted || (state == MG_STATE_NON_PRIMARY && !fits && force))
 	{
-		if (mg_log_reset(me.log) != MG_OK)
-			log_is_broken("emptying");
+		position_of_new_cluster();
+		node_renew();
+		restore_state();
+		if (fits)
+			recover_log();
+		else if ((force || mg_node_self(me.node) == 0) && mg_log_reset(me.log) != MG_OK)
+			disk_is_broken("emptying the writeset log");
 	}
-	else
-	{
-		char	   *buf = NULL;
-		size_t		cap = 0;
-		mg_seqno	first = mg_log_first(me.log);
-
-		/* Far more than any certification window. */
-		if (me.position.seqno > first + MG_ENTRIES_MAX / 2)
-			first = me.position.seqno - MG_ENTRIES_MAX / 2;
-		for (mg_seqno s = Max(first, 1); s <= mg_log_last(me.log); s++)
-		{
-			mg_log_place place;
-
-			in = input(MG_IN_RECOVER);
-			if (mg_log_find(me.log, s, &place) != MG_OK)
-				break;
-			if (cap < place.len)
-			{
-				cap = Max(place.len, 65536);
-				buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
-			}
-			if (mg_log_read(me.log, s, &place, buf) != MG_OK)
-				log_is_broken("reading");
-			in.seqno = s;
-			in.bytes = buf;
-			in.len = place.len;
-			step(&in);
-		}
-		if (buf)
-			pfree(buf);
-	}
-	in = input(MG_IN_BOOTSTRAP);
 	in.uuid = me.position.uuid;
+	in.up = force;
 	step(&in);
 }
 
 static void
 join(const char *addresses)
 {
-	mg_input	in;
-	mg_gtid		found;
+	mg_input	in = input(MG_IN_JOIN);
 
-	if (mg_node_get_state(me.node) == MG_STATE_NON_PRIMARY || me.evicted)
-		node_renew();
-	StartTransactionCommand();
-	if (!mgrepl_position_read(&found))
-		memset(&found, 0, sizeof(found));
-	CommitTransactionCommand();
-	if (!mg_uuid_equal(&found.uuid, &me.position.uuid))
+	if (mg_node_get_state(me.node) == MG_STATE_OPEN || me.evicted)
 	{
-		me.position = found;
+		StartTransactionCommand();
+		if (!mgrepl_position_read(&me.position))
+			memset(&me.position, 0, sizeof(me.position));
+		CommitTransactionCommand();
 		node_renew();
 	}
-	in = input(MG_IN_JOIN);
 	in.text = addresses;
 	step(&in);
+}
+
+/* Is one of the addresses that of another member?  Then this node is where it is told to go. */
+static bool
+names_a_member(const char *addresses)
+{
+	const mg_view *view = mg_node_view(me.node);
+
+	while (*addresses != '\0')
+	{
+		size_t		len = strcspn(addresses, ",");
+
+		for (uint32_t m = 0; m < view->n; m++)
+			if (view->members[m].id != mg_node_self(me.node) && strlen(view->members[m].address) == len &&
+				strncmp(view->members[m].address, addresses, len) == 0)
+				return true;
+		addresses += len + (addresses[len] == ',');
+	}
+	return false;
+}
+
+/* join() for a member that comes back by itself: it has what it wants when it is back. */
+static void
+await_member(void)
+{
+	mg_node_state state = mg_node_get_state(me.node);
+
+	if (me.join_until == 0)
+		return;
+	if (me.asked && state == MG_STATE_NON_PRIMARY && !me.evicted && me.now < me.join_until)
+		return;
+	me.join_until = 0;
+	if (!me.asked)
+		return;
+	if (state == MG_STATE_SYNCED)
+		answer(true, "is a member again", "");
+	else if (state == MG_STATE_NON_PRIMARY && !me.evicted)
+		join(me.seeds);			/* it says why not */
+	else
+		me.asked = false;		/* no member any more: the command is carried out after all */
 }
 
 static void
 take_command(void)
 {
 	MgCommand  *c = &mgrepl_shared->command;
-	char		addresses[1024];
+	char		addresses[sizeof(me.seeds) / 2];
 	mg_input	in;
 
+	await_member();
 	if (pg_atomic_read_u32(&c->stage) != 1)
 	{
 		uint32		gone = 4;
@@ -842,6 +1055,7 @@ take_command(void)
 		/* Its own attempt gives way to what the user wants. */
 		in = input(MG_IN_LEAVE);
 		step(&in);
+		carry_out_rest();
 	}
 	me.asked = true;
 	if (pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
@@ -869,11 +1083,21 @@ take_command(void)
 			break;
 		case MG_COMMAND_BOOTSTRAP:
 			me.rejoin_at = 0;
-			bootstrap();
+			bootstrap(strcmp(c->argument, "force") == 0);
 			break;
 		case MG_COMMAND_JOIN:
 			me.rejoin_at = 0;
 			addresses_of(c->argument, addresses, sizeof(addresses));
+			if (mg_node_get_state(me.node) == MG_STATE_SYNCED && names_a_member(addresses))
+			{
+				answer(true, "is a member already", "");
+				break;
+			}
+			if (mg_node_get_state(me.node) == MG_STATE_NON_PRIMARY && !me.evicted)
+			{
+				me.join_until = me.now + JOIN_TIMEOUT_US;
+				break;
+			}
 			strlcpy(me.seeds, addresses, sizeof(me.seeds));
 			join(addresses);
 			break;
@@ -934,6 +1158,8 @@ open_host(void)
 		ereport(FATAL,
 				(errmsg("mgrepl: the writeset log cannot be opened: %s", reason),
 				 errhint("Check mgrepl.gcache_dir and the disk. If the log is damaged, remove it and join the cluster again.")));
+	if (reason[0] != '\0')
+		ereport(LOG, (errmsg("mgrepl: writeset log: %s", reason)));
 	snprintf(spool, sizeof(spool), "%s/spool", mgrepl_gcache_dir);
 	if (mkdir(spool, S_IRWXU) != 0 && errno != EEXIST)
 		ereport(FATAL, (errcode_for_file_access(), errmsg("mgrepl: cannot make directory \"%s\": %m", spool)));
@@ -991,8 +1217,6 @@ round_inputs(void)
 	const void *bytes;
 	size_t		len;
 	mg_input	in;
-	static mg_seqno flushed = 0;
-	static mg_seqno log_first = 0;
 
 	me.now = mg_clock_monotonic_us();
 	in = input(MG_IN_COMMITTED);
@@ -1013,29 +1237,31 @@ round_inputs(void)
 	if (me.n_releases > 0)
 		send_releases();
 
-	if (mg_log_flushed(me.log) != flushed)
+	if (mg_log_flushed(me.log) != me.flushed || !me.log_told)
 	{
-		flushed = mg_log_flushed(me.log);
+		me.flushed = mg_log_flushed(me.log);
 		in = input(MG_IN_FLUSHED);
-		in.seqno = flushed;
+		in.seqno = me.flushed;
+		in.generation = me.generation;
 		step(&in);
 	}
-	if (mg_log_first(me.log) != log_first)
+	if (mg_log_first(me.log) != me.log_first || !me.log_told)
 	{
-		log_first = mg_log_first(me.log);
+		me.log_first = mg_log_first(me.log);
 		in = input(MG_IN_LOG_FIRST);
-		in.seqno = log_first;
+		in.seqno = me.log_first;
 		step(&in);
 	}
+	me.log_told = true;
 	if (mg_log_flush_error(me.log) != 0)
 	{
 		errno = mg_log_flush_error(me.log);
-		log_is_broken("flushing");
+		disk_is_broken("flushing the writeset log");
 	}
+	mg_transport_links(me.transport, on_link, NULL);
 	if (me.now - me.last_tick >= TICK_US)
 	{
 		me.last_tick = me.now;
-		mg_transport_links(me.transport, on_link, NULL);
 		in = input(MG_IN_TICK);
 		step(&in);
 	}
@@ -1050,9 +1276,8 @@ maybe_rejoin(void)
 	if (me.rejoin_at == 0 || me.now < me.rejoin_at || me.seeds[0] == '\0' || shutdown_asked ||
 		pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 || !ring_is_drained())
 		return;
-	if (mg_node_get_state(me.node) == MG_STATE_JOINING || mg_node_get_state(me.node) == MG_STATE_SYNCED)
+	if (mg_node_get_state(me.node) != MG_STATE_OPEN && !me.evicted)
 		return;
-	node_renew();
 	me.rejoin_at = me.now + REJOIN_US;
 	join(me.seeds);
 }
@@ -1062,12 +1287,6 @@ maybe_rejoin(void)
  * no base backup copies, so rebuilding the node is what removes it.
  */
 static void
-mark_path(char *to, size_t cap)
-{
-	snprintf(to, cap, "%s/inconsistent", mgrepl_gcache_dir);
-}
-
-static void
 read_mark(void)
 {
 	char		path[MAXPGPATH];
@@ -1075,7 +1294,7 @@ read_mark(void)
 	size_t		len;
 	mg_status	status;
 
-	mark_path(path, sizeof(path));
+	file_path(path, sizeof(path), "inconsistent");
 	status = mg_statefile_read(path, text, sizeof(text) - 1, &len);
 	if (status == MG_E_NOT_FOUND || pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
 		return;
@@ -1106,7 +1325,7 @@ apply_has_failed(void)
 		return;
 	told = true;
 	me.status_due = true;
-	mark_path(path, sizeof(path));
+	file_path(path, sizeof(path), "inconsistent");
 	if (mg_statefile_write(path, mgrepl_shared->apply_error, strlen(mgrepl_shared->apply_error)) != MG_OK)
 		ereport(LOG, (errcode_for_file_access(), errmsg("mgrepl: cannot write \"%s\": %m", path)));
 	in = input(MG_IN_LEAVE);
@@ -1170,6 +1389,7 @@ mgrepl_provider_main(Datum arg)
 	me.position.seqno = Max(me.position.seqno, *(volatile uint64 *) &mgrepl_shared->monitor.published);
 	read_mark();
 	node_make();
+	node_resume();
 
 	SpinLockAcquire(&mgrepl_shared->monitor.mutex);
 	mgrepl_shared->provider_procno = MgMyProcno();
@@ -1181,10 +1401,12 @@ mgrepl_provider_main(Datum arg)
 	AddWaitEventToSet(me.waits, WL_SOCKET_READABLE, mg_transport_fd(me.transport), NULL, NULL);
 	AddWaitEventToSet(me.waits, WL_SOCKET_READABLE, mg_log_flush_fd(me.log), NULL, NULL);
 
-	/* A member that was restarted comes back by itself. */
-	addresses_of(mgrepl_cluster_address ? mgrepl_cluster_address : "", me.seeds, sizeof(me.seeds));
-	if (pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_YES && me.seeds[0] != '\0')
+	/* A member is in search of the others already; one that is none any more joins again. */
+	read_seeds();
+	if (pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_YES && me.seeds[0] != '\0' &&
+		mg_node_get_state(me.node) == MG_STATE_OPEN)
 		me.rejoin_at = me.now;
+	me.log_told = false;
 	publish_status();
 
 	for (;;)
@@ -1201,13 +1423,12 @@ mgrepl_provider_main(Datum arg)
 		mgrepl_worker_interrupts();
 		round_inputs();
 		apply_has_failed();
-		do
-			carry_out_all();
-		while (me.fx.n > 0);
+		carry_out_rest();
+		publish_reached();
 		if (me.appended)
 		{
 			if (mg_log_write(me.log) != MG_OK)
-				log_is_broken("writing");
+				disk_is_broken("writing the writeset log");
 			mg_log_request_flush(me.log);
 		}
 		publish_pending();
@@ -1218,6 +1439,8 @@ mgrepl_provider_main(Datum arg)
 		{
 			publish_status();
 			mg_log_release(me.log, Min(mg_node_log_needed(me.node), mgrepl_order_committed()));
+			if (me.seeds_due)
+				write_seeds();
 		}
 		state = mg_node_get_state(me.node);
 
@@ -1248,6 +1471,7 @@ mgrepl_provider_main(Datum arg)
 			continue;
 
 		waiting = mg_node_wants_tick(me.node) || me.first_pending < me.n_pending ||
+			mgrepl_order_committed() < *(volatile uint64 *) &mgrepl_shared->monitor.published ||	/* appliers are at work */
 			shutdown_asked || me.evicted ||
 			pg_atomic_read_u32(&mgrepl_shared->command.stage) == 1;
 		n_events = WaitEventSetWait(me.waits, waiting ? BUSY_WAIT_MS : IDLE_WAIT_MS, events, 4, PG_WAIT_EXTENSION);

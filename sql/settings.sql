@@ -9,6 +9,10 @@ SELECT current_setting('mgrepl.node_name') <> '' AS node_has_a_name;
 -- per session
 SET mgrepl.durability = memory;
 SHOW mgrepl.durability;
+SET mgrepl.durability = local;
+SET mgrepl.durability = 'all';
+SET mgrepl.durability = applied;
+SHOW mgrepl.durability;
 SET mgrepl.durability = perhaps;
 RESET mgrepl.durability;
 SHOW mgrepl.durability;
@@ -20,6 +24,8 @@ SHOW mgrepl.capture_mem;
 RESET mgrepl.capture_mem;
 SET mgrepl.max_ws_size = '2GB';
 SET mgrepl.fc_limit = 100;
+SET mgrepl.suspect_timeout = '2s';
+SET mgrepl.weight = 2;
 SET mgrepl.no_such_setting = 1;
 
 -- replicate is the superuser's
@@ -29,6 +35,22 @@ SET mgrepl.replicate = off;
 RESET ROLE;
 SET mgrepl.replicate = off;
 RESET mgrepl.replicate;
+
+-- votes, places and times: ranges
+ALTER SYSTEM SET mgrepl.weight = 256;
+ALTER SYSTEM SET mgrepl.weight = -1;
+ALTER SYSTEM SET mgrepl.segment = 256;
+ALTER SYSTEM SET mgrepl.suspect_timeout = '10ms';
+ALTER SYSTEM SET mgrepl.inactive_timeout = '2h';
+ALTER SYSTEM SET mgrepl.wan_suspect_timeout = 'soon';
+ALTER SYSTEM SET mgrepl.wan_inactive_timeout = '-1s';
+
+-- dirty reads are everybody's
+SET ROLE regress_mgrepl_user;
+SET mgrepl.dirty_reads = on;
+SHOW mgrepl.dirty_reads;
+RESET mgrepl.dirty_reads;
+RESET ROLE;
 DROP ROLE regress_mgrepl_user;
 
 -- addresses: checked when they are set

@@ -6,8 +6,9 @@
 #   make test TIER=unit              one tier: lint unit regress pgtap tap
 #   make test TESTS=test/t/002*.pl   these TAP tests only
 #   make bench BENCH_FILTER=update   systems, scripts, clients that match
+#   make bench-group                 ordering alone; how long a fault is felt
 
-.PHONY: deps demo demo-stop test bench lint
+.PHONY: deps demo demo-stop test bench bench-group lint
 
 deps:
 	@bash test/deps test
@@ -24,7 +25,11 @@ test:
 bench:
 	@bash test/bench/run
 
+bench-group:
+	@bash test/bench/group
+
 lint:
 	@bash test/lint
 
 -include test/unit.mk
+-include test/sim.mk

@@ -1,6 +1,7 @@
 # Unit tests and fuzz targets; included by test/test.mk.
 #
-#   make unit                       every test/unit/test_*.c, under ASan and UBSan
+#   make unit                       every test/unit/test_*.c, and the fuzz targets' corpora,
+#                                   under ASan and UBSan
 #   make unit MG_SEED=7             with the seed that a run has printed
 #   make fuzz FUZZ_SECONDS=600      every test/fuzz/fuzz_*.c, so long each
 #
@@ -11,9 +12,9 @@ UNIT_CC ?= gcc
 UNIT_CFLAGS = $(HOST_CFLAGS) -O1 $(SAN_FLAGS)
 UNIT_LIBS = -lcmocka -lzmq -lpthread
 
-PURE_HEADERS = $(wildcard src/core/*.h src/host/*.h)
+PURE_HEADERS = $(wildcard src/core/*.h src/core/*/*.h src/host/*.h)
 UNIT_PROGRAMS := $(patsubst test/unit/%.c,build/unit/%,$(sort $(wildcard test/unit/test_*.c)))
-SAN_OBJECTS := $(patsubst src/%.c,build/san/%.o,$(wildcard src/core/*.c src/host/*.c))
+SAN_OBJECTS := $(patsubst src/%.c,build/san/%.o,$(wildcard src/core/*.c src/core/*/*.c src/host/*.c))
 
 .PHONY: unit fuzz
 .SECONDARY: $(SAN_OBJECTS)
@@ -30,18 +31,26 @@ build/unit/%: test/unit/%.c build/san/libmg.a $(wildcard test/unit/*.h) $(PURE_H
 	@mkdir -p $(@D)
 	$(UNIT_CC) $(UNIT_CFLAGS) -Itest/unit -o $@ $< build/san/libmg.a $(UNIT_LIBS)
 
+# The committed corpus through each fuzz target, without libFuzzer.
+REPLAY_PROGRAMS := $(patsubst test/fuzz/fuzz_%.c,build/unit/replay_%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
+FUZZ_HEADERS = $(wildcard test/fuzz/*.h test/unit/*.h) $(PURE_HEADERS)
+
+build/unit/replay_%: test/fuzz/fuzz_%.c test/fuzz/replay.c build/san/libmg.a $(FUZZ_HEADERS)
+	@mkdir -p $(@D)
+	$(UNIT_CC) $(UNIT_CFLAGS) -Itest/unit -DFUZZ_NAME='"$*"' -o $@ $< test/fuzz/replay.c build/san/libmg.a $(UNIT_LIBS)
+
 # All of them run, also after a failure.
-unit: $(UNIT_PROGRAMS)
+unit: $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS)
 	@failed=; for t in $^; do ./$$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "unit: failed:$$failed"; exit 1; fi
 
 # ---- fuzzing: libFuzzer, so clang ----
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
-FUZZ_CFLAGS = $(HOST_CFLAGS) -O1 $(SAN_FLAGS) -Itest/unit
+FUZZ_CFLAGS = $(HOST_CFLAGS) -O1 $(SAN_FLAGS) -Itest/unit -DMG_ENTRIES_MAX=4096 -DMG_PENDING_MAX=256
 
 FUZZ_PROGRAMS := $(patsubst test/fuzz/%.c,build/fuzz/%,$(sort $(wildcard test/fuzz/fuzz_*.c)))
-FUZZ_OBJECTS := $(patsubst src/%.c,build/fuzz/obj/%.o,$(wildcard src/core/*.c src/host/*.c))
+FUZZ_OBJECTS := $(patsubst src/%.c,build/fuzz/obj/%.o,$(wildcard src/core/*.c src/core/*/*.c src/host/*.c))
 
 .SECONDARY: $(FUZZ_OBJECTS)
 
@@ -53,7 +62,7 @@ build/fuzz/libmg.a: $(FUZZ_OBJECTS)
 	@rm -f $@
 	ar rcs $@ $^
 
-build/fuzz/%: test/fuzz/%.c build/fuzz/libmg.a $(wildcard test/unit/*.h) $(PURE_HEADERS)
+build/fuzz/%: test/fuzz/%.c build/fuzz/libmg.a $(FUZZ_HEADERS)
 	@mkdir -p $(@D)
 	$(FUZZ_CC) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $< build/fuzz/libmg.a -lzmq -lpthread
 

@@ -9,22 +9,29 @@
  * and closes the frames, so that a round's messages share a frame; after that
  * it carries out the effects in their order and calls mg_effects_reset.
  *
+ * A new node whose directory holds the state of an earlier life first gets
+ * MG_IN_RESTORE (what the last SAVE held), MG_IN_RECOVER for each entry of its
+ * own log in ascending order, then MG_IN_START.  It resumes its membership by
+ * itself; one without such a state stays OPEN until it is told to bootstrap or
+ * to join.
+ *
+ * SAVE, TRUNCATE and RESET_LOG are promises: the owner makes them durable
+ * before it carries out the effects behind them; if it cannot, the node ends
+ * there (as a crash), it never goes on.
+ *
  * States (transitions only through node_shift):
  *	 OPEN        -> JOINING (command join)  -> SYNCED (bootstrap delivered)
+ *	             -> NON_PRIMARY (start of a member of an earlier life)
  *	 JOINING     -> SYNCED (own view delivered and committed here) -> OPEN (refused)
- *	 SYNCED      -> NON_PRIMARY (leader or majority silent for suspect_timeout)
- *	             -> OPEN (left)  -> INCONSISTENT (verdict differs from the leader's)
- *	 NON_PRIMARY -> SYNCED (heard again); when the cluster went on without this
- *	                node: effect EVICTED, the owner makes a new node and joins
+ *	 SYNCED      -> NON_PRIMARY (no leader, no majority)
+ *	             -> OPEN (left)  -> INCONSISTENT (verdict or history differs)
+ *	 NON_PRIMARY -> SYNCED (the primary component is there, caught up with it);
+ *	                when the cluster went on without this node: effect EVICTED,
+ *	                the owner makes a new node and joins
  *
- * Protocol (docs/protocol.md): the origin sends a payload to all members; the
- * view's leader orders (seqno -> origin, msgno) in batches; a member appends an
- * entry to its log when it holds the order and the payload of it and of all
- * before it, and acknowledges what is durable; an entry is delivered once members with
- * more than half of the view's weight have it durable.  A view is an entry
- * itself and counts from the next seqno on.  What is lost on the way is
- * fetched from the leader's log.  The leader is the one the view names: it
- * changes by a graceful leave; when it dies the others stay NON_PRIMARY.
+ * Protocol: docs/protocol.md; why it is right: docs/invariants.md.  A log
+ * replicated under epochs with one leader each, elected by a quorum of the last
+ * primary view; views are entries of that log.
  *
  * Limits: MG_PENDING_MAX unordered messages per origin (more are dropped and
  * fetched or sent again later), MG_ENTRIES_MAX undelivered entries (the leader
@@ -39,8 +46,12 @@
 #include "core/wire.h"
 
 #define MG_PEERS_MAX			32
+#ifndef MG_PENDING_MAX				/* fuzzing is faster, and meets them, with lower ones */
 #define MG_PENDING_MAX			4096		/* power of two */
+#endif
+#ifndef MG_ENTRIES_MAX
 #define MG_ENTRIES_MAX			65536		/* power of two */
+#endif
 #define MG_PAYLOAD_BYTES_MAX	(UINT64_C(2) * 1024 * 1024 * 1024)
 #define MG_FETCH_BYTES			(1024u * 1024u)
 #define MG_SEEDS_MAX			MG_MEMBERS_MAX
@@ -58,13 +69,18 @@ typedef enum mg_node_state
 
 typedef struct mg_node_config
 {
+	mg_role		role;			/* an arbitrator has no log and no data: it votes */
+	uint8_t		segment;		/* members of other segments get the wan_ timeouts */
 	char		name[MG_NAME_BYTES_MAX];
 	char		cluster_name[MG_NAME_BYTES_MAX];
 	char		address[MG_ADDRESS_BYTES_MAX];	/* told to peers */
 	uint64_t	incarnation;	/* random, not 0 */
 	uint32_t	weight;
 	int64_t		keepalive_us;
-	int64_t		suspect_us;
+	int64_t		suspect_us;		/* a leader silent for so long is replaced; no majority for so long: no writes */
+	int64_t		inactive_us;	/* a member silent, or without progress, for so long is evicted */
+	int64_t		wan_suspect_us;	/* 0: as suspect_us */
+	int64_t		wan_inactive_us;
 	int64_t		resend_us;		/* unordered submissions are sent again after this */
 	int64_t		join_timeout_us;	/* a join that nobody answers is given up, 0: never */
 	int64_t		fetch_us;		/* a missing payload or order is fetched after this */
@@ -78,14 +94,16 @@ typedef enum mg_input_type
 	MG_IN_TICK,					/* nothing but the time */
 	MG_IN_ROUND_END,
 	MG_IN_RECEIVE,				/* bytes: a frame */
-	MG_IN_LINK,					/* peer, up */
+	MG_IN_LINK,					/* peer, up: its connection was made or lost */
 	MG_IN_SUBMIT,				/* slot, flags (MG_ENTRY_*), last_seen, bytes: a writeset */
 	MG_IN_COMMITTED,			/* seqno: all up to it are committed here */
-	MG_IN_FLUSHED,				/* seqno: the log is durable up to it */
+	MG_IN_FLUSHED,				/* seqno, generation: the log is durable up to it */
 	MG_IN_LOG_FIRST,			/* seqno: the log begins there now */
-	MG_IN_RECOVER,				/* seqno, bytes: an entry of the own log, ascending, before bootstrap */
-	MG_IN_LOG_READ,				/* peer, seqno, bytes: answers READ_LOG, one per entry */
-	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to */
+	MG_IN_RESTORE,				/* bytes: what the last SAVE held; before anything else */
+	MG_IN_RECOVER,				/* seqno, bytes: an entry of the own log, ascending, before START or BOOTSTRAP */
+	MG_IN_START,				/* up: the log is as it was left; false: it lost entries that were durable */
+	MG_IN_LOG_READ,				/* peer, seqno, generation, bytes: answers READ_LOG, one per entry */
+	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to; up: force */
 	MG_IN_JOIN,					/* text: "host:port,host:port" */
 	MG_IN_LEAVE
 } mg_input_type;
@@ -98,6 +116,7 @@ typedef struct mg_input
 	int32_t		slot;
 	bool		up;
 	uint8_t		flags;
+	uint32_t	generation;		/* of the log: that of the last TRUNCATE or RESET_LOG carried out, 0 before */
 	mg_seqno	seqno;
 	mg_seqno	last_seen;
 	const void *bytes;
@@ -113,8 +132,10 @@ typedef enum mg_effect_type
 	MG_FX_CONNECT,				/* peer, text: address */
 	MG_FX_DISCONNECT,			/* peer */
 	MG_FX_SEND,					/* peers (mask), at, len: a frame */
+	MG_FX_SAVE,					/* at, len: the node's state; durable before what follows */
 	MG_FX_APPEND,				/* seqno, at, len: to the log */
-	MG_FX_RESET_LOG,			/* empty the log: another range follows */
+	MG_FX_TRUNCATE,				/* seqno, generation: cut the log behind it; durable before what follows */
+	MG_FX_RESET_LOG,			/* generation: empty the log: another range follows */
 	MG_FX_READ_LOG,				/* peer, seqno: answer with LOG_READ inputs, up to MG_FETCH_BYTES */
 	MG_FX_DELIVER,				/* seqno, kind, slot, depends, member (origin), verdict, against */
 	MG_FX_VERDICT,				/* slot, verdict, seqno, against: a reservation or a loser of this node */
@@ -141,6 +162,7 @@ typedef struct mg_effect
 	bool		ok;
 	int			peer;
 	uint32_t	peers;
+	uint32_t	generation;
 	int32_t		slot;
 	mg_member_id member;
 	mg_seqno	seqno;
@@ -176,6 +198,16 @@ extern bool mg_node_wants_tick(const mg_node *node);
 
 /* ---- for status ---- */
 extern mg_node_state mg_node_get_state(const mg_node *node);
+extern uint64_t mg_node_epoch(const mg_node *node);		/* of the leader that this node follows */
+extern mg_member_id mg_node_leader(const mg_node *node);	/* 0: none known */
+
+/*
+ * Lowest seqno that this node and every data member of the view that is not
+ * suspected has committed, or has on disk (durability `applied`, `all`).  May
+ * fall back for a moment after a change of leader; 0 while no quorum is heard.
+ */
+extern mg_seqno mg_node_applied(const mg_node *node);
+extern mg_seqno mg_node_flushed_everywhere(const mg_node *node);
 extern const char *mg_node_state_name(mg_node_state state);
 extern const char *mg_node_reason(const mg_node *node);		/* why it is in this state */
 extern const mg_view *mg_node_view(const mg_node *node);

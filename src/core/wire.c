@@ -20,7 +20,8 @@ mg_frame_begin(mg_buf *frame, const mg_frame_header *header)
 	mg_buf_put_u64(frame, header->incarnation);
 	mg_buf_put_u64(frame, header->cluster_hash);
 	mg_buf_put_u64(frame, header->epoch);
-	mg_buf_put_u64(frame, header->view_id);
+	mg_buf_put_u32(frame, header->life);
+	mg_buf_put_u32(frame, header->flags);
 	mg_buf_put_u32(frame, header->member);
 	mg_buf_put_u32(frame, 0);
 }
@@ -57,7 +58,8 @@ mg_frame_open(const void *bytes, size_t len, mg_frame_header *header, mg_reader 
 	header->incarnation = mg_read_u64(r);
 	header->cluster_hash = mg_read_u64(r);
 	header->epoch = mg_read_u64(r);
-	header->view_id = mg_read_u64(r);
+	header->life = mg_read_u32(r);
+	header->flags = mg_read_u32(r);
 	header->member = mg_read_u32(r);
 	(void) mg_read_u32(r);
 	return *version == MG_PROTOCOL_VERSION ? MG_OK : MG_E_VERSION;
@@ -109,6 +111,7 @@ mg_view_encode(mg_buf *to, const mg_view *view)
 {
 	mg_buf_put_u64(to, view->id);
 	mg_buf_put_u64(to, view->epoch);
+	mg_buf_put_u64(to, view->members_id);
 	mg_buf_put(to, view->uuid.bytes, sizeof(view->uuid.bytes));
 	mg_buf_put_u32(to, view->leader);
 	mg_buf_put_u32(to, view->next_member_id);
@@ -121,6 +124,9 @@ mg_view_encode(mg_buf *to, const mg_view *view)
 		const mg_member *m = &view->members[i];
 
 		mg_buf_put_u32(to, m->id);
+		mg_buf_put_u8(to, m->role);
+		mg_buf_put_u8(to, m->segment);
+		mg_buf_put_u32(to, m->life);
 		mg_buf_put_u32(to, m->weight);
 		mg_buf_put_u64(to, m->incarnation);
 		mg_buf_put_text(to, m->name);
@@ -134,6 +140,7 @@ mg_view_decode(mg_reader *r, mg_view *view)
 	memset(view, 0, sizeof(*view));
 	view->id = mg_read_u64(r);
 	view->epoch = mg_read_u64(r);
+	view->members_id = mg_read_u64(r);
 	mg_read_copy(r, view->uuid.bytes, sizeof(view->uuid.bytes));
 	view->leader = mg_read_u32(r);
 	view->next_member_id = mg_read_u32(r);
@@ -153,11 +160,14 @@ mg_view_decode(mg_reader *r, mg_view *view)
 		mg_member  *m = &view->members[i];
 
 		m->id = mg_read_u32(r);
+		m->role = mg_read_u8(r);
+		m->segment = mg_read_u8(r);
+		m->life = mg_read_u32(r);
 		m->weight = mg_read_u32(r);
 		m->incarnation = mg_read_u64(r);
 		mg_read_text(r, m->name, sizeof(m->name));
 		mg_read_text(r, m->address, sizeof(m->address));
-		if (r->bad || m->id == 0)
+		if (r->bad || m->id == 0 || m->role > MG_ROLE_ARBITRATOR || m->weight > MG_WEIGHT_MAX)
 		{
 			view->n = 0;
 			return r->bad ? MG_E_TRUNCATED : MG_E_FORMAT;

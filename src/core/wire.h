@@ -5,8 +5,9 @@
  * Frame, little-endian:
  *	 0 u32 magic "MGFR"   4 u16 protocol version   6 u16 0
  *	 8 u32 total_len     12 u32 crc32c of [16, total_len)
- *	16 u64 sender's incarnation   24 u64 hash of the cluster's name
- *	32 u64 epoch  40 u64 view id  48 u32 sender's member id  52 u32 0
+ *	16 u64 sender's incarnation   24 u64 hash of the cluster's name, with its uuid from members
+ *	32 u64 epoch  40 u32 sender's life  44 u32 flags (MG_FRAME_*)
+ *	48 u32 sender's member id  52 u32 0
  *	56 messages: { u8 type, u32 len, body } until total_len
  * The header never changes: a node of another version can be recognised and
  * refused by name.
@@ -33,6 +34,7 @@
 #define MG_FRAME_HEADER_BYTES	56
 #define MG_FRAME_BYTES_MAX		(MG_WRITESET_BYTES_MAX + 1024u * 1024u)
 #define MG_ENTRY_FAILED_MAX		16
+#define MG_WEIGHT_MAX			255
 
 typedef enum mg_msg_type
 {
@@ -46,15 +48,23 @@ typedef enum mg_msg_type
 	MG_MSG_FETCH,
 	MG_MSG_ENTRIES,
 	MG_MSG_LEAVE_REQUEST,
+	MG_MSG_VOTE_REQUEST,
+	MG_MSG_VOTE_REPLY,
+	MG_MSG_LEAD,
+	MG_MSG_NOT_MEMBER,
+	MG_MSG_HANDOVER,
 	MG_MSG_TYPE_COUNT
 } mg_msg_type;
+
+#define MG_FRAME_LEADING	0x01	/* the sender leads its epoch and hears a quorum */
 
 typedef struct mg_frame_header
 {
 	uint64_t	incarnation;
 	uint64_t	cluster_hash;
-	uint64_t	epoch;
-	uint64_t	view_id;
+	uint64_t	epoch;			/* of the leader that the sender follows */
+	uint32_t	life;			/* how often this member has started; 0 from who is none */
+	uint32_t	flags;
 	mg_member_id member;
 } mg_frame_header;
 
@@ -78,9 +88,18 @@ extern void mg_msg_end(mg_buf *frame, size_t mark);
 extern bool mg_msg_next(mg_reader *r, mg_msg_type *type, mg_reader *body);
 
 /* ---- views ---- */
+typedef enum mg_role
+{
+	MG_ROLE_DATA = 0,
+	MG_ROLE_ARBITRATOR			/* votes on leaders and views; its vote never stands for data */
+} mg_role;
+
 typedef struct mg_member
 {
 	mg_member_id id;
+	uint8_t		role;			/* mg_role */
+	uint8_t		segment;
+	uint32_t	life;
 	uint32_t	weight;
 	uint64_t	incarnation;
 	char		name[MG_NAME_BYTES_MAX];
@@ -99,10 +118,11 @@ typedef struct mg_view
 {
 	uint64_t	id;				/* seqno of the entry that made it */
 	uint64_t	epoch;
+	uint64_t	members_id;		/* seqno of the last view that changed who counts: below it, all is agreed */
 	mg_uuid		uuid;
 	mg_member_id leader;
-	mg_member_id next_member_id;
-	mg_member_id joined;		/* 0: none */
+	mg_member_id next_member_id;	/* above all that were ever given in this log */
+	mg_member_id joined;		/* 0: none; with MG_LEFT_RESTARTED and no `left`: came back in a new life */
 	mg_member_id left;			/* 0: none */
 	uint8_t		left_how;		/* mg_left_how */
 	uint32_t	n;
@@ -125,7 +145,13 @@ typedef enum mg_entry_type
 	MG_ENTRY_VIEW
 } mg_entry_type;
 
-#define MG_ENTRY_MEMORY		0x01	/* acknowledged when held in memory by a majority */
+/*
+ * What must be so before the entry is delivered: a majority of the view's data
+ * members, by weight, has flushed it, or only holds it in memory.  Whoever wants
+ * more than that waits after the commit; nobody else is held up by it.
+ */
+#define MG_ENTRY_MAJORITY	0x00
+#define MG_ENTRY_MEMORY		0x01
 #define MG_ENTRY_FLAGS_ALL	0x01
 
 typedef struct mg_entry_header

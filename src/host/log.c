@@ -31,6 +31,16 @@
  * link up with the second.  Chaining each record's crc to the one before was
  * the alternative; an applier that reads one record could then not check it.
  *
+ * A torn tail and damage look alike: a record that is not whole.  The difference
+ * is whether it had been durable, which somebody may rely on; so the flusher
+ * notes in a file beside the segments ("marks") how far it has flushed.  The
+ * note is written after the flush, so it never says too much, and costs no
+ * flush of its own but one a second: after a crash of the process it is exact,
+ * after a loss of power at most a second (an idle log: half a minute) old.
+ * Opening keeps what a note promised until the log reaches that far again.
+ * The same file makes a truncation atomic: it names the cut before the first
+ * byte goes, and whoever opens the log meanwhile finishes the work.
+ *
  * Emptying the log is atomic: a new segment with a new log id becomes durable,
  * from then on files with another id are left-overs, removed at once or at the
  * next open.
@@ -67,6 +77,9 @@
 #define DIRECT_BYTES_MIN		(128u << 10)	/* records from here on skip the buffer */
 #define FILL_STEP_BYTES			(1u << 20)	/* zero-filled between two looks at what is wanted */
 #define SCAN_WINDOW_BYTES		(1u << 20)
+#define MARKS_MAGIC				0x4d4c474du		/* "MGLM" */
+#define MARKS_BYTES				36
+#define MARKS_SYNC_US			1000000
 
 static const uint8_t zeroes[64 * 1024];
 
@@ -98,6 +111,14 @@ typedef enum spare_state
 	SPARE_READY					/* READY → NONE (owner took it) */
 } spare_state;
 
+/* The file "marks". */
+typedef struct log_marks
+{
+	uint64_t	id;				/* of the log; it says nothing about another one */
+	mg_seqno	flushed;		/* was durable up to here */
+	mg_seqno	cut;			/* being cut above this, 0: no */
+} log_marks;
+
 /* The flusher's own: the spare in the making. */
 typedef struct spare_job
 {
@@ -116,6 +137,7 @@ struct mg_log
 	bool		sync;
 	int			dir_fd;			/* locked: one process has the log */
 	int			event_fd;
+	int			marks_fd;
 	bool		thread_started;
 	pthread_t	thread;
 
@@ -132,6 +154,7 @@ struct mg_log
 	size_t		places_cap;		/* a power of two */
 	mg_seqno	first;			/* 0 when empty */
 	mg_seqno	released;
+	mg_seqno	promised;		/* an earlier life has noted it as flushed; read by the flusher, too */
 	int			fd;				/* of the last segment, -1: none open */
 	uint64_t	written_at;		/* bytes of it handed to the kernel */
 	mg_buf		buffer;			/* the bytes behind */
@@ -163,6 +186,7 @@ struct mg_log
 
 	uint32_t	flush_pace_us;	/* [fixed at start] */
 	int64_t		last_flush_us;	/* [flusher] */
+	int64_t		marks_sync_us;	/* [flusher] */
 
 	/* [flusher; or under the mutex while not busy] */
 	dirty_file *flushing;
@@ -249,6 +273,12 @@ sync_dir(const mg_log *log)
 	return log->sync ? fsync(log->dir_fd) : 0;
 }
 
+static void
+path_of_marks(const mg_log *log, char path[PATH_BYTES_MAX])
+{
+	snprintf(path, PATH_BYTES_MAX, "%s/marks", log->dir);
+}
+
 /* Writes all parts, consuming them.  False with errno. */
 static bool
 write_parts(int fd, struct iovec *parts, int count, uint64_t offset)
@@ -283,6 +313,44 @@ write_bytes(int fd, const void *bytes, size_t len, uint64_t offset)
 	struct iovec part = {.iov_base = (void *) (uintptr_t) bytes, .iov_len = len};
 
 	return write_parts(fd, &part, len > 0 ? 1 : 0, offset);
+}
+
+/* Within one sector, in place: no room on the disk is needed, and it is not torn. */
+static bool
+marks_write(const mg_log *log, const log_marks *marks)
+{
+	uint8_t		bytes[MARKS_BYTES];
+
+	mg_store_u32(bytes, MARKS_MAGIC);
+	mg_store_u32(bytes + 4, MG_LOG_VERSION);
+	mg_store_u64(bytes + 8, marks->id);
+	mg_store_u64(bytes + 16, marks->flushed);
+	mg_store_u64(bytes + 24, marks->cut);
+	mg_store_u32(bytes + 32, mg_crc32c(0, bytes, 32));
+	return write_bytes(log->marks_fd, bytes, sizeof(bytes), 0);
+}
+
+/* What there is no going back behind. */
+static mg_seqno
+known_durable(const mg_log *log)
+{
+	mg_seqno	flushed = atomic_load(&log->flushed);
+
+	return flushed > log->promised ? flushed : log->promised;
+}
+
+/* False: there are none, or not whole: then nothing is known. */
+static bool
+marks_read(const mg_log *log, log_marks *marks)
+{
+	uint8_t		bytes[MARKS_BYTES];
+
+	if (pread(log->marks_fd, bytes, sizeof(bytes), 0) != (ssize_t) sizeof(bytes) ||
+		mg_load_u32(bytes) != MARKS_MAGIC || mg_load_u32(bytes + 4) != MG_LOG_VERSION ||
+		mg_load_u32(bytes + 32) != mg_crc32c(0, bytes, 32))
+		return false;
+	*marks = (log_marks) {mg_load_u64(bytes + 8), mg_load_u64(bytes + 16), mg_load_u64(bytes + 24)};
+	return true;
 }
 
 static bool
@@ -425,6 +493,25 @@ tell_owner(mg_log *log)
 		;
 }
 
+/*
+ * Notes how far the log is durable.  If that fails the note is old, and says too
+ * little: no harm.  The mutex is not held, but the owner waits for this thread
+ * before it changes id or promised.
+ */
+static void
+flusher_note(mg_log *log)
+{
+	log_marks	marks = {log->id, known_durable(log), 0};
+	int64_t		now = mg_clock_monotonic_us();
+
+	(void) marks_write(log, &marks);
+	if (now - log->marks_sync_us >= MARKS_SYNC_US)
+	{
+		log->marks_sync_us = now;
+		(void) sync_data(log, log->marks_fd);
+	}
+}
+
 /* Makes everything written so far durable.  In and out with the mutex held. */
 static void
 flusher_flush(mg_log *log)
@@ -458,10 +545,15 @@ flusher_flush(mg_log *log)
 			close(files[i].fd);
 	}
 
-	lock(log);
 	if (atomic_load(&log->flush_error) == 0)
+	{
 		atomic_store(&log->flushed, target);
-	tell_owner(log);
+		tell_owner(log);
+		flusher_note(log);
+	}
+	else
+		tell_owner(log);
+	lock(log);
 }
 
 static void
@@ -744,6 +836,12 @@ mg_seqno
 mg_log_flushed(const mg_log *log)
 {
 	return atomic_load(&log->flushed);
+}
+
+bool
+mg_log_damaged(const mg_log *log)
+{
+	return log->promised > atomic_load(&log->flushed);
 }
 
 int
@@ -1096,7 +1194,7 @@ cut_segments(mg_log *log, size_t keep)
 
 /* With the mutex held and the flusher idle; errno on false. */
 static bool
-truncate_locked(mg_log *log, mg_seqno seqno)
+cut_locked(mg_log *log, mg_seqno seqno)
 {
 	mg_log_place last = *place_at(log, seqno);
 	uint64_t	cut = last.offset + mg_record_bytes(last.len);
@@ -1123,6 +1221,27 @@ truncate_locked(mg_log *log, mg_seqno seqno)
 		log->written_at = cut;
 	}
 	log->places_len = (size_t) (seqno - log->first + 1);
+	return true;
+}
+
+/* As above.  Nothing is marked when all that goes is still in memory. */
+static bool
+truncate_locked(mg_log *log, mg_seqno seqno)
+{
+	bool		marked = log->written > seqno;
+	log_marks	marks = {log->id, known_durable(log), seqno};
+
+	if (marks.flushed > seqno)
+		marks.flushed = seqno;
+	if (marked && (!marks_write(log, &marks) || sync_data(log, log->marks_fd) != 0))
+		return false;
+	if (!cut_locked(log, seqno))
+		return false;
+	marks.cut = 0;
+	if (marked && (!marks_write(log, &marks) || sync_data(log, log->marks_fd) != 0))
+		return false;
+	if (log->promised > seqno)
+		log->promised = seqno;
 	if (log->released > seqno)
 		log->released = seqno;
 	if (log->written > seqno)
@@ -1191,6 +1310,7 @@ reset_locked(mg_log *log)
 	log->fd = -1;
 	index_clear(log);
 	log->released = 0;
+	log->promised = 0;
 	log->written = 0;
 	log->flush_wanted = false;
 	atomic_store(&log->flushed, 0);
@@ -1258,6 +1378,7 @@ typedef struct found_file
 typedef struct recovery
 {
 	mg_log	   *log;
+	log_marks	marks;			/* of this log; zeros if nothing is known */
 	found_file *files;			/* by number */
 	size_t		len;
 	size_t		cap;
@@ -1395,10 +1516,10 @@ scan_segment(recovery *r, found_file *file, uint64_t *cut)
 	mg_log	   *log = r->log;
 	mg_seqno	seqno = file->first;
 	uint64_t	offset = MG_SEGMENT_HEADER_BYTES;
-	scan_outcome outcome;
+	scan_outcome outcome = SCAN_END;
 	uint32_t	len;
 
-	while (offset <= UINT32_MAX &&
+	while (offset <= UINT32_MAX && (r->marks.cut == 0 || seqno <= r->marks.cut) &&
 		   (outcome = scan_record(r, file->number, offset, seqno, &len)) == SCAN_RECORD)
 	{
 		mg_log_place place = {file->number, (uint32_t) offset, len};
@@ -1408,7 +1529,7 @@ scan_segment(recovery *r, found_file *file, uint64_t *cut)
 	}
 	if (r->io_failed)
 		return read_failed(r, file->number);
-	if (offset <= UINT32_MAX && outcome == SCAN_TORN)
+	if (outcome == SCAN_TORN)
 		explain(r->reason, "cut at seqno %" PRIu64 ": torn record in segment %" PRIu64 " at byte %" PRIu64,
 				seqno, file->number, offset);
 	*cut = offset;
@@ -1503,17 +1624,35 @@ recovery_header(recovery *r, found_file *file)
 	return status;
 }
 
-/* The newest header that verifies says which log this is; a new log draws its id. */
+/* The newest header that verifies says which log this is, or the marks; a new log draws its id. */
 static mg_status
 recovery_id(recovery *r)
 {
+	char		path[PATH_BYTES_MAX];
+	bool		marked;
+
+	path_of_marks(r->log, path);
+	r->log->marks_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (r->log->marks_fd < 0)
+	{
+		explain(r->reason, "cannot open \"%s\": %s", path, strerror(errno));
+		return MG_E_IO;
+	}
+	marked = marks_read(r->log, &r->marks);
 	for (size_t i = r->len; i-- > 0;)
 	{
 		if (r->files[i].valid)
 		{
 			r->log->id = r->files[i].id;
+			if (marked && r->marks.id != r->log->id)
+				r->marks = (log_marks) {0};
 			return MG_OK;
 		}
+	}
+	if (marked)
+	{
+		r->log->id = r->marks.id;
+		return MG_OK;
 	}
 	if (mg_random_bytes(&r->log->id, sizeof(r->log->id)) == MG_OK)
 		return MG_OK;
@@ -1538,6 +1677,8 @@ recovery_scan(recovery *r)
 
 		if (!file->valid || file->id != log->id || file->first == 0)
 			continue;
+		if (r->marks.cut != 0 && file->first > r->marks.cut)
+			break;
 		if (log->places_len > 0 && file->first != mg_log_last(log) + 1)
 		{
 			if (r->reason[0] == '\0')
@@ -1560,6 +1701,25 @@ recovery_scan(recovery *r)
 		log->written_at = cut;
 	}
 	return MG_OK;
+}
+
+/* Before anything is wiped: what was durable once and is not there stays known. */
+static mg_status
+recovery_promised(recovery *r)
+{
+	mg_log	   *log = r->log;
+	mg_seqno	last = mg_log_last(log);
+	char		why[MG_REASON_BYTES_MAX];
+
+	log->promised = r->marks.flushed;
+	if (log->promised <= last)
+		return MG_OK;
+	snprintf(why, sizeof(why), "%.160s", r->reason[0] != '\0' ? r->reason : "records are missing");
+	explain(r->reason, "damaged: seqno %" PRIu64 " to %" PRIu64 " had been durable (%s)", last + 1, log->promised, why);
+	if (sync_data(log, log->marks_fd) == 0)
+		return MG_OK;
+	explain(r->reason, "cannot sync the marks in \"%s\": %s", log->dir, strerror(errno));
+	return MG_E_IO;
 }
 
 /* The last segment goes on where its records end; behind that only zeros. */
@@ -1633,6 +1793,19 @@ recovery_remove(recovery *r)
 	return MG_OK;
 }
 
+/* All that is there is durable, and nothing is to be cut any more. */
+static mg_status
+recovery_marks(recovery *r)
+{
+	mg_log	   *log = r->log;
+	log_marks	marks = {log->id, known_durable(log), 0};
+
+	if (marks_write(log, &marks) && sync_data(log, log->marks_fd) == 0)
+		return MG_OK;
+	explain(r->reason, "cannot write the marks in \"%s\": %s", log->dir, strerror(errno));
+	return MG_E_IO;
+}
+
 static mg_status
 recovery_run(recovery *r)
 {
@@ -1645,6 +1818,8 @@ recovery_run(recovery *r)
 		status = recovery_id(r);
 	if (status == MG_OK)
 		status = recovery_scan(r);
+	if (status == MG_OK)
+		status = recovery_promised(r);
 	if (status == MG_OK && log->segments_len > 0)
 		status = recovery_tail(r);
 	if (status == MG_OK)
@@ -1661,7 +1836,7 @@ recovery_run(recovery *r)
 	log->written = mg_log_last(log);
 	log->flushed = log->written;
 	log->spare = SPARE_WANTED;
-	return MG_OK;
+	return recovery_marks(r);
 }
 
 static mg_status
@@ -1763,7 +1938,7 @@ mg_log_open(const mg_log_config *config, mg_log **out, char reason[MG_REASON_BYT
 	log->bytes_max = config->bytes_max;
 	log->sync = config->sync;
 	log->flush_pace_us = config->flush_pace_us < 100000 ? config->flush_pace_us : 100000;
-	log->dir_fd = log->event_fd = log->fd = log->job.fd = -1;
+	log->dir_fd = log->event_fd = log->marks_fd = log->fd = log->job.fd = -1;
 	MG_ASSERT(mg_segment_reader_init(&log->reader, config->dir) == MG_OK);
 	MG_ASSERT(pthread_mutex_init(&log->mutex, NULL) == 0);
 	MG_ASSERT(pthread_cond_init(&log->work, NULL) == 0);
@@ -1798,6 +1973,7 @@ mg_log_close(mg_log *log)
 		pthread_cond_signal(&log->work);
 		unlock(log);
 		pthread_join(log->thread, NULL);
+		(void) sync_data(log, log->marks_fd);
 	}
 	for (size_t i = 0; i < log->dirty_len; i++)
 	{
@@ -1814,6 +1990,8 @@ mg_log_close(mg_log *log)
 		close(log->fd);
 	if (log->event_fd >= 0)
 		close(log->event_fd);
+	if (log->marks_fd >= 0)
+		close(log->marks_fd);
 	if (log->dir_fd >= 0)
 		close(log->dir_fd);
 	mg_segment_reader_close(&log->reader);

@@ -19,9 +19,10 @@
  * A body has at most MG_RECORD_BODY_BYTES_MAX bytes.
  *
  * Opening scans all records, stops at the first torn or foreign record
- * (checksum, magic, seqno not dense) and cuts there.  A log that holds another
- * history is emptied by mg_log_reset.  The directory is locked: one process at
- * a time has the log.
+ * (checksum, magic, seqno not dense) and cuts there.  If what goes had been
+ * flushed, that is not a torn tail but damage: mg_log_damaged.  A log that holds
+ * another history is emptied by mg_log_reset.  The directory is locked: one
+ * process at a time has the log.
  */
 #ifndef MG_HOST_LOG_H
 #define MG_HOST_LOG_H
@@ -45,11 +46,18 @@ typedef struct mg_log_config
  * On failure *out is NULL and `reason` says what and why: MG_E_IO, MG_E_STATE
  * (another process has it), MG_E_VERSION (nothing was touched), MG_E_FORMAT
  * and MG_E_TOO_BIG (the configuration).  On success `reason` is empty, or says
- * where records that are not whole were cut off.
+ * where records that are not whole were cut off, and if they had been durable.
  */
 extern mg_status mg_log_open(const mg_log_config *config, mg_log **out,
 							 char reason[MG_REASON_BYTES_MAX]) MG_MUST_USE;
 extern void mg_log_close(mg_log *log);		/* writes and flushes what is pending, joins the thread */
+
+/*
+ * Records that had been flushed were not there when the log was opened, now or
+ * in an earlier life, and the log has not been flushed as far again since, nor
+ * cut below them, nor emptied.
+ */
+extern bool mg_log_damaged(const mg_log *log);
 
 /* 0 and 0 when empty; records are dense in between. */
 extern mg_seqno mg_log_first(const mg_log *log);
@@ -89,9 +97,9 @@ extern mg_status mg_log_read(mg_log *log, mg_seqno seqno, const mg_log_place *pl
 extern void mg_log_release(mg_log *log, mg_seqno seqno);
 
 /*
- * Cuts everything above `seqno` (durably), or everything.  Both wait for a
- * flush that is under way, and for the disk: not for the hot path.  After
- * MG_E_IO the log is broken.
+ * Cuts everything above `seqno`, or everything: durably and atomically.  Both
+ * wait for a flush that is under way, and for the disk: not for the hot path.
+ * After MG_E_IO the log is broken.
  */
 extern mg_status mg_log_truncate(mg_log *log, mg_seqno seqno) MG_MUST_USE;
 extern mg_status mg_log_reset(mg_log *log) MG_MUST_USE;

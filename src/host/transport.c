@@ -12,12 +12,20 @@
  * What a DEALER would send and what mg_transport_links has reported are kept
  * in step: see send_frame.
  *
- * The routing id is one fixed byte and the process's random identity, so a
- * restarted peer is another one to the ROUTER, and ZMQ_ROUTER_HANDOVER lets a
- * reconnecting peer take its id over from a dead connection that has not been
- * noticed yet; without it the new connection would be ignored.  Anything with
- * another form of id or number of parts (a port scanner, an old ZeroMQ) is
- * counted and dropped.
+ * The routing id is one fixed byte, the process's random identity and a number
+ * that each opened slot gets anew.  So a restarted peer is another one to the
+ * ROUTER, and so are two slots for one address (a peer under two roles for a
+ * moment).  They must not share an id: the ROUTER would hand it over to the
+ * second, and the first one's connection would live on, its heartbeats answered,
+ * while everything sent through it vanishes.  ZMQ_ROUTER_HANDOVER is for the
+ * one slot that reconnects: it takes its id over from a dead connection that
+ * has not been noticed yet; without it the new connection would be ignored.
+ * Anything with another form of id or number of parts (a port scanner, an old
+ * ZeroMQ) is counted and dropped.
+ *
+ * One epoll descriptor holds those of the ROUTER and of the monitors: it wakes the
+ * owner for frames and for links alike, and tells which monitors have something
+ * to say, so that looking for link events costs one system call.
  *
  * IPv6 is switched on only where the address asks for it: with it ZeroMQ looks
  * a name up to an IPv6 address only, takes the first, and "localhost" would
@@ -35,18 +43,20 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "core/buf.h"
 
 #define ENDPOINT_BYTES_MAX	(MG_ADDRESS_BYTES_MAX + 16)
-#define ROUTING_ID_BYTES	9
+#define ROUTING_ID_BYTES	13
 #define ROUTING_ID_TAG		'M'		/* ids that begin with 0 are ZeroMQ's own */
 
-#define RECONNECT_MS		50
-#define RECONNECT_MAX_MS	1000
-#define CONNECT_TIMEOUT_MS	3000	/* else the kernel tries one SYN for minutes */
+#define RECONNECT_MS		20
+#define RECONNECT_MAX_MS	100
+#define CONNECT_TIMEOUT_MS	1000	/* else the kernel tries one SYN for minutes */
 #define HANDSHAKE_MS		5000
 #define HEARTBEAT_MS		1000
 #define HEARTBEAT_TIMEOUT_MS	3000
@@ -59,6 +69,7 @@ typedef struct peer_slot
 {
 	void	   *dealer;			/* NULL: slot not open */
 	void	   *monitor;		/* PAIR that hears of the dealer's link */
+	int			monitor_fd;
 	bool		up;				/* as far as mg_transport_links has seen */
 } peer_slot;
 
@@ -66,11 +77,11 @@ struct mg_transport
 {
 	void	   *context;
 	void	   *router;
-	int			fd;
+	int			fd;				/* epoll: the router, and each monitor under its peer's number */
 	int			port;
 	size_t		frame_bytes_max;
-	uint8_t		routing_id[ROUTING_ID_BYTES];
-	uint64_t	monitors;		/* made so far: their endpoints are never reused */
+	uint64_t	identity;
+	uint32_t	opened;			/* slots so far: routing ids and the monitors' endpoints are never reused */
 	zmq_msg_t	frame;			/* what mg_transport_receive gave last */
 	bool		frame_held;
 	peer_slot	peers[MG_TRANSPORT_PEERS_MAX];
@@ -215,14 +226,31 @@ bound_port(void *socket)
 	return colon != NULL ? atoi(colon + 1) : 0;
 }
 
+/* ZMQ_FD is readable as long as the socket has not looked at news for it. */
+static bool
+watch(mg_transport *t, void *socket, int number, int *fd)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t) number};
+	size_t		size = sizeof(*fd);
+
+	return zmq_getsockopt(socket, ZMQ_FD, fd, &size) == 0 &&
+		epoll_ctl(t->fd, EPOLL_CTL_ADD, *fd, &event) == 0;
+}
+
 static mg_status
 open_router(mg_transport *t, host_port *at, char reason[MG_REASON_BYTES_MAX])
 {
 	bool		any = strcmp(at->host, "*") == 0;
 	int64_t		frame_bytes_max = (int64_t) t->frame_bytes_max;
-	size_t		size = sizeof(t->fd);
+	int			router_fd;
 	char		endpoint[ENDPOINT_BYTES_MAX];
 
+	t->fd = epoll_create1(EPOLL_CLOEXEC);
+	if (t->fd < 0)
+	{
+		snprintf(reason, MG_REASON_BYTES_MAX, "cannot make an epoll descriptor: %s", strerror(errno));
+		return MG_E_IO;
+	}
 	t->context = zmq_ctx_new();
 	if (t->context != NULL)
 	{
@@ -245,7 +273,7 @@ open_router(mg_transport *t, host_port *at, char reason[MG_REASON_BYTES_MAX])
 		return MG_E_IO;
 	}
 	t->port = bound_port(t->router);
-	if (t->port == 0 || zmq_getsockopt(t->router, ZMQ_FD, &t->fd, &size) != 0)
+	if (t->port == 0 || !watch(t, t->router, MG_TRANSPORT_PEERS_MAX, &router_fd))
 	{
 		snprintf(reason, MG_REASON_BYTES_MAX, "cannot ask the ZeroMQ socket at %.150s: %s",
 				 endpoint, zmq_strerror(errno));
@@ -279,8 +307,8 @@ mg_transport_open(const mg_transport_config *config, mg_transport **out,
 
 	t = mg_alloc(sizeof(*t));
 	t->frame_bytes_max = config->frame_bytes_max;
-	t->routing_id[0] = ROUTING_ID_TAG;
-	mg_store_u64(t->routing_id + 1, config->identity);
+	t->identity = config->identity;
+	t->fd = -1;
 	status = open_router(t, &at, reason);
 	if (status != MG_OK)
 	{
@@ -310,6 +338,8 @@ mg_transport_close(mg_transport *t)
 		while (zmq_ctx_term(t->context) != 0 && errno == EINTR)
 			;
 	}
+	if (t->fd >= 0)
+		close(t->fd);
 	mg_free(t);
 }
 
@@ -326,92 +356,6 @@ mg_transport_fd(const mg_transport *t)
 }
 
 /* ---- peers ---- */
-
-static bool
-open_monitor(mg_transport *t, peer_slot *slot)
-{
-	char		endpoint[64];
-
-	/* The queue of events is without limit: ZeroMQ's thread would wait on a full one. */
-	snprintf(endpoint, sizeof(endpoint), "inproc://link-%llu", (unsigned long long) ++t->monitors);
-	slot->monitor = zmq_socket(t->context, ZMQ_PAIR);
-	return slot->monitor != NULL &&
-		set_int(slot->monitor, ZMQ_LINGER, 0) &&
-		set_int(slot->monitor, ZMQ_RCVHWM, 0) &&
-		zmq_socket_monitor(slot->dealer, endpoint, LINK_EVENTS) == 0 &&
-		zmq_connect(slot->monitor, endpoint) == 0;
-}
-
-static bool
-open_dealer(mg_transport *t, peer_slot *slot, const host_port *at)
-{
-	int64_t		incoming_max = DEALER_INCOMING_MAX;
-	char		endpoint[ENDPOINT_BYTES_MAX];
-
-	format_endpoint(at, endpoint);
-	slot->dealer = zmq_socket(t->context, ZMQ_DEALER);
-	return slot->dealer != NULL &&
-		set_common(slot->dealer, at->ipv6) &&
-		set_int(slot->dealer, ZMQ_IMMEDIATE, 1) &&
-		set_int(slot->dealer, ZMQ_RECONNECT_IVL, RECONNECT_MS) &&
-		set_int(slot->dealer, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
-		set_int(slot->dealer, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) &&
-		zmq_setsockopt(slot->dealer, ZMQ_ROUTING_ID, t->routing_id, ROUTING_ID_BYTES) == 0 &&
-		zmq_setsockopt(slot->dealer, ZMQ_MAXMSGSIZE, &incoming_max, sizeof(incoming_max)) == 0 &&
-		open_monitor(t, slot) &&
-		zmq_connect(slot->dealer, endpoint) == 0;
-}
-
-mg_status
-mg_transport_connect(mg_transport *t, int peer, const char *address)
-{
-	peer_slot  *slot = &t->peers[peer];
-	host_port	at;
-
-	MG_ASSERT(peer >= 0 && peer < MG_TRANSPORT_PEERS_MAX);
-	if (!parse_address(address, &at) || at.port == 0 || strcmp(at.host, "*") == 0)
-		return MG_E_FORMAT;
-	mg_transport_disconnect(t, peer);
-	if (!open_dealer(t, slot, &at))
-	{
-		int			saved = errno;
-
-		mg_transport_disconnect(t, peer);
-		errno = saved;
-		return MG_E_IO;
-	}
-	return MG_OK;
-}
-
-void
-mg_transport_disconnect(mg_transport *t, int peer)
-{
-	peer_slot  *slot = &t->peers[peer];
-
-	MG_ASSERT(peer >= 0 && peer < MG_TRANSPORT_PEERS_MAX);
-	if (slot->dealer != NULL)
-	{
-		(void) zmq_socket_monitor(slot->dealer, NULL, 0);
-		zmq_close(slot->dealer);
-	}
-	if (slot->monitor != NULL)
-		zmq_close(slot->monitor);
-	*slot = (peer_slot) {0};
-}
-
-/*
- * When it sends, ZeroMQ looks for news of its I/O thread (room in the queue, a
- * connection made or gone) only about once a millisecond.  Asking makes it look.
- */
-static bool
-has_room(peer_slot *slot)
-{
-	int			events = 0;
-	size_t		size = sizeof(events);
-
-	return zmq_getsockopt(slot->dealer, ZMQ_EVENTS, &events, &size) == 0 &&
-		(events & ZMQ_POLLOUT) != 0;
-}
 
 /*
  * Takes the next event of a monitor: a part with u16 event and u32 value in
@@ -436,14 +380,123 @@ next_event(void *monitor, uint16_t *event)
 	return true;
 }
 
+static bool
+open_monitor(mg_transport *t, int peer)
+{
+	peer_slot  *slot = &t->peers[peer];
+	char		endpoint[64];
+	uint16_t	event;
+
+	/* The queue of events is without limit: ZeroMQ's thread would wait on a full one. */
+	snprintf(endpoint, sizeof(endpoint), "inproc://link-%u", t->opened);
+	slot->monitor = zmq_socket(t->context, ZMQ_PAIR);
+	if (slot->monitor == NULL ||
+		!set_int(slot->monitor, ZMQ_LINGER, 0) ||
+		!set_int(slot->monitor, ZMQ_RCVHWM, 0) ||
+		zmq_socket_monitor(slot->dealer, endpoint, LINK_EVENTS) != 0 ||
+		zmq_connect(slot->monitor, endpoint) != 0 ||
+		!watch(t, slot->monitor, peer, &slot->monitor_fd))
+		return false;
+
+	/* The descriptor tells of what comes after somebody has looked and found nothing. */
+	(void) next_event(slot->monitor, &event);
+	return true;
+}
+
+static bool
+open_dealer(mg_transport *t, int peer, const host_port *at)
+{
+	peer_slot  *slot = &t->peers[peer];
+	int64_t		incoming_max = DEALER_INCOMING_MAX;
+	char		endpoint[ENDPOINT_BYTES_MAX];
+	uint8_t		id[ROUTING_ID_BYTES];
+
+	id[0] = ROUTING_ID_TAG;
+	mg_store_u64(id + 1, t->identity);
+	mg_store_u32(id + 9, ++t->opened);
+	format_endpoint(at, endpoint);
+	slot->dealer = zmq_socket(t->context, ZMQ_DEALER);
+	return slot->dealer != NULL &&
+		set_common(slot->dealer, at->ipv6) &&
+		set_int(slot->dealer, ZMQ_IMMEDIATE, 1) &&
+		set_int(slot->dealer, ZMQ_RECONNECT_IVL, RECONNECT_MS) &&
+		set_int(slot->dealer, ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS) &&
+		set_int(slot->dealer, ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS) &&
+		zmq_setsockopt(slot->dealer, ZMQ_ROUTING_ID, id, sizeof(id)) == 0 &&
+		zmq_setsockopt(slot->dealer, ZMQ_MAXMSGSIZE, &incoming_max, sizeof(incoming_max)) == 0 &&
+		open_monitor(t, peer) &&
+		zmq_connect(slot->dealer, endpoint) == 0;
+}
+
+mg_status
+mg_transport_connect(mg_transport *t, int peer, const char *address)
+{
+	host_port	at;
+
+	MG_ASSERT(peer >= 0 && peer < MG_TRANSPORT_PEERS_MAX);
+	if (!parse_address(address, &at) || at.port == 0 || strcmp(at.host, "*") == 0)
+		return MG_E_FORMAT;
+	mg_transport_disconnect(t, peer);
+	if (!open_dealer(t, peer, &at))
+	{
+		int			saved = errno;
+
+		mg_transport_disconnect(t, peer);
+		errno = saved;
+		return MG_E_IO;
+	}
+	return MG_OK;
+}
+
+void
+mg_transport_disconnect(mg_transport *t, int peer)
+{
+	peer_slot  *slot = &t->peers[peer];
+
+	MG_ASSERT(peer >= 0 && peer < MG_TRANSPORT_PEERS_MAX);
+	if (slot->dealer != NULL)
+	{
+		(void) zmq_socket_monitor(slot->dealer, NULL, 0);
+		zmq_close(slot->dealer);
+	}
+	if (slot->monitor != NULL)
+	{
+		/* The descriptor lives on until ZeroMQ's reaper has closed it. */
+		(void) epoll_ctl(t->fd, EPOLL_CTL_DEL, slot->monitor_fd, NULL);
+		zmq_close(slot->monitor);
+	}
+	*slot = (peer_slot) {0};
+}
+
+/*
+ * When it sends, ZeroMQ looks for news of its I/O thread (room in the queue, a
+ * connection made or gone) only about once a millisecond.  Asking makes it look.
+ */
+static bool
+has_room(peer_slot *slot)
+{
+	int			events = 0;
+	size_t		size = sizeof(events);
+
+	return zmq_getsockopt(slot->dealer, ZMQ_EVENTS, &events, &size) == 0 &&
+		(events & ZMQ_POLLOUT) != 0;
+}
+
 void
 mg_transport_links(mg_transport *t, mg_transport_link_cb cb, void *arg)
 {
-	for (int i = 0; i < MG_TRANSPORT_PEERS_MAX; i++)
+	struct epoll_event ready[MG_TRANSPORT_PEERS_MAX + 1];
+	int			n = epoll_wait(t->fd, ready, MG_TRANSPORT_PEERS_MAX + 1, 0);
+
+	for (int k = 0; k < n; k++)
 	{
-		peer_slot  *slot = &t->peers[i];
+		int			peer = (int) ready[k].data.u32;
+		peer_slot  *slot;
 		uint16_t	event;
 
+		if (peer == MG_TRANSPORT_PEERS_MAX)
+			continue;			/* frames: mg_transport_receive takes them */
+		slot = &t->peers[peer];
 		while (slot->monitor != NULL && next_event(slot->monitor, &event))
 		{
 			bool		up = event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED;
@@ -454,7 +507,7 @@ mg_transport_links(mg_transport *t, mg_transport_link_cb cb, void *arg)
 			if (up)
 				(void) has_room(slot);
 			slot->up = up;
-			cb(arg, i, up);
+			cb(arg, peer, up);
 		}
 	}
 }

@@ -68,8 +68,9 @@ extern uint32_t mg_transport_send_many(mg_transport *transport, uint32_t peers, 
 extern bool mg_transport_receive(mg_transport *transport, const void **bytes, size_t *len);
 
 /*
- * Readable when there may be frames (ZMQ_FD: edge-triggered).  After any
- * wake-up and after any send, call mg_transport_receive until it returns false.
+ * Readable when there may be frames or link events.  After any wake-up call
+ * mg_transport_receive until it returns false (ZeroMQ tells of frames only once),
+ * and mg_transport_links.
  */
 extern int	mg_transport_fd(const mg_transport *transport);
 
@@ -78,7 +79,8 @@ extern int	mg_transport_fd(const mg_transport *transport);
  * time that a peer slot's connection was made (up: ZeroMQ's handshake is done,
  * frames go) or lost (down) since the last call.  Not called for what
  * mg_transport_connect and mg_transport_disconnect do to a slot themselves; a
- * slot begins down.  The callback must not open or close slots.
+ * slot begins down.  One system call when nothing has happened.  The callback
+ * must not open or close slots.
  */
 typedef void (*mg_transport_link_cb) (void *arg, int peer, bool up);
 extern void mg_transport_links(mg_transport *transport, mg_transport_link_cb cb, void *arg);

@@ -16,7 +16,11 @@
  *
  * Waits: for the verdict, and for the turn.  Both end with a cancel, the end of
  * the session or mgrepl.commit_timeout: the outcome is then unknown (08007), or
- * known (08007 with the seqno) and an applier takes over.
+ * known (08007 with the seqno) and an applier takes over.  With durability
+ * "local", "all" and "applied" a third one follows, when the transaction is
+ * committed and its locks are released, so that it holds up nobody else.
+ * Nothing but telling the client is left to do: whatever ends this wait early is
+ * a WARNING.
  */
 #include "postgres.h"
 
@@ -32,9 +36,12 @@
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/predicate.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/resowner.h"
 
 #include "core/cert.h"
+#include "core/wire.h"
 #include "pg/bfabort.h"
 #include "pg/capture.h"
 #include "pg/commit.h"
@@ -43,6 +50,24 @@
 #include "pg/guc.h"
 #include "pg/position.h"
 #include "pg/shmem.h"
+
+/* A lost wake-up costs this much at most. */
+#define REACHED_LOOK_MS	200
+
+/* Of each MgDurability. */
+static const struct Level
+{
+	const char *name;
+	uint8		entry;			/* what must be so before the cluster delivers it */
+	MgReached	then;			/* what its COMMIT waits for behind that */
+	const char *missing;		/* what is not known if it does not wait so long */
+}			levels[] = {
+	[MG_DURABILITY_MEMORY] = {"memory", MG_ENTRY_MEMORY, MG_REACHED_COUNT, NULL},
+	[MG_DURABILITY_LOCAL] = {"local", MG_ENTRY_MEMORY, MG_REACHED_FLUSHED_HERE, "flushed to disk by this node"},
+	[MG_DURABILITY_MAJORITY] = {"majority", MG_ENTRY_MAJORITY, MG_REACHED_COUNT, NULL},
+	[MG_DURABILITY_ALL] = {"all", MG_ENTRY_MAJORITY, MG_REACHED_FLUSHED_EVERYWHERE, "flushed to disk by all members"},
+	[MG_DURABILITY_APPLIED] = {"applied", MG_ENTRY_MAJORITY, MG_REACHED_APPLIED_EVERYWHERE, "visible on all members"}
+};
 
 bool		mgrepl_is_applier = false;
 MgApplier  *mgrepl_applier = NULL;
@@ -53,6 +78,8 @@ static uint64 turn_last = 0;	/* the turn is held; passed on up to here */
 static uint64 applier_first = 0;
 static uint64 applier_last = 0;
 static uint64 reserved_trx = 0; /* keys are reserved in the cluster under this number */
+static const struct Level *level = &levels[MG_DURABILITY_MAJORITY];
+static uint64 awaited_seqno = 0;	/* committed here; its client waits for level->then, too */
 static bool interrupts_held = false;
 static int	saved_synchronous_commit;
 static int64 turn_us;
@@ -329,7 +356,7 @@ bare_writeset(MgSlot *slot, mg_key *keys, uint32 n, uint16 flags, uint64 trx_id)
 	slot->trx_id = trx_id;
 	slot->last_seen = h.last_seen;
 	slot->in_file = false;
-	slot->memory = false;
+	slot->durability = MG_ENTRY_MAJORITY;
 	return h.total_len;
 }
 
@@ -470,7 +497,8 @@ pre_commit(void)
 	slot->ws_flags = flags;
 	slot->len = len;
 	slot->in_file = len > MGREPL_SLOT_BYTES;
-	slot->memory = mgrepl_durability == MG_DURABILITY_MEMORY;
+	level = &levels[mgrepl_durability];
+	slot->durability = level->entry;
 	if (slot->in_file)
 	{
 		char		path[MAXPGPATH];
@@ -492,6 +520,71 @@ pre_commit(void)
 	mgrepl_count(MG_COUNTER_TIME_ORDER_US, slot->verdict_us - slot->picked_us);
 	mgrepl_count(MG_COUNTER_TIME_TURN_US, now_us() - slot->verdict_us);
 	enter_turn(seqno);
+}
+
+/* NULL, or why a wait for more than the commit itself ends. */
+static const char *
+wait_ended(int64 deadline)
+{
+	if (ProcDiePending)
+		return "terminating the connection due to administrator command";
+	if (QueryCancelPending)
+		return "canceling the wait due to user request";
+	if (deadline != 0 && now_us() >= deadline)
+		return "mgrepl.commit_timeout has passed";
+	if (mgrepl_node_state() != MG_NODE_SYNCED)
+		return "this node is no longer in the primary component";
+	return NULL;
+}
+
+/*
+ * What the durability asks for behind the commit.  As PostgreSQL's wait for
+ * synchronous standbys this comes inside a commit that cannot be taken back,
+ * with interrupts held.
+ */
+static void
+wait_reached(uint64 seqno)
+{
+	int64		deadline = mgrepl_commit_timeout_ms > 0 ? now_us() + mgrepl_commit_timeout_ms * INT64CONST(1000) : 0;
+	long		timeout = REACHED_LOOK_MS;
+	const char *ended = NULL;
+
+	if (deadline != 0)
+		timeout = Max(1, Min(timeout, mgrepl_commit_timeout_ms));
+	if (level->then == MG_REACHED_APPLIED_EVERYWHERE)
+		wake_provider();		/* it may not have seen that this node has committed it */
+	while (!mgrepl_order_wait_reached(level->then, seqno) && (ended = wait_ended(deadline)) == NULL)
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, timeout, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	mgrepl_order_stop_wait_reached(level->then);
+	if (ended == NULL)
+		return;
+
+	ereport(WARNING,
+			(errmsg("the transaction is committed, but maybe not %s yet: %s", level->missing, ended),
+			 errdetail("It has already committed in the cluster as seqno %llu and on this node; only the rest of mgrepl.durability \"%s\" is not confirmed.",
+					   (unsigned long long) seqno, level->name)));
+
+	/* The session goes on, or ends without a word about this commit, as with synchronous standbys. */
+	if (ProcDiePending)
+		whereToSendOutput = DestNone;
+	else
+		QueryCancelPending = false;
+}
+
+/* The locks of a committed transaction have been released. */
+static void
+resource_callback(ResourceReleasePhase phase, bool is_commit, bool is_top_level, void *arg)
+{
+	uint64		seqno = awaited_seqno;
+
+	if (seqno == 0 || phase != RESOURCE_RELEASE_AFTER_LOCKS || !is_top_level)
+		return;
+	awaited_seqno = 0;
+	if (is_commit)
+		wait_reached(seqno);
 }
 
 /* The transaction became visible: neither allocates nor fails. */
@@ -517,6 +610,8 @@ at_commit(void)
 			pg_atomic_write_u32(&mgrepl_my_slot()->state, MG_SLOT_FREE);
 			mgrepl_count(MG_COUNTER_LOCAL_COMMITS, 1);
 			mgrepl_count(MG_COUNTER_TIME_COMMIT_US, now_us() - turn_us);
+			if (level->then != MG_REACHED_COUNT)
+				awaited_seqno = last;
 		}
 	}
 	if (reserved_trx != 0)
@@ -600,4 +695,5 @@ mgrepl_commit_install(void)
 {
 	RegisterXactCallback(xact_callback, NULL);
 	RegisterSubXactCallback(subxact_callback, NULL);
+	RegisterResourceReleaseCallback(resource_callback, NULL);
 }

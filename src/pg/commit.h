@@ -91,6 +91,15 @@ extern bool mgrepl_order_publish(const MgOrderEntry *entry);
 /* By the provider after publishing: wakes appliers and owners that can go on. */
 extern void mgrepl_order_wake(void);
 
+/* By the provider: `what` is so for all up to `seqno`.  Wakes who waits for that. */
+extern void mgrepl_order_set_reached(MgReached what, uint64 seqno);
+
+/* Is `what` so for all up to `seqno`?  If not, the caller is woken when it is. */
+extern bool mgrepl_order_wait_reached(MgReached what, uint64 seqno);
+
+/* The caller does not wait for `what` any longer. */
+extern void mgrepl_order_stop_wait_reached(MgReached what);
+
 /* By the provider at start: everything up to `seqno` is committed here. */
 extern void mgrepl_order_reset(uint64 seqno);
 

@@ -75,6 +75,7 @@
 #include "pg/ddl.h"
 #include "pg/error.h"
 #include "pg/guc.h"
+#include "pg/reads.h"
 #include "pg/shmem.h"
 
 #define OWN_EXTENSION "mgrepl"
@@ -1219,6 +1220,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 		run_transaction_statement(&call);
 		return;
 	}
+	if (IsA(parsetree, CopyStmt))
+		mgrepl_reads_check_copy((CopyStmt *) parsetree);
 	if (mgrepl_is_applier || context == PROCESS_UTILITY_SUBCOMMAND || script_depth > 0 || !mgrepl_in_database())
 	{
 		call_next(&call);

@@ -4,7 +4,10 @@
  * What the provider or the layout of shared memory is built on can change only
  * with a restart (PGC_POSTMASTER), so that SHOW never tells anything but what
  * is in force.  Addresses are checked when they are set: a typing error is
- * told with its place, not found by a node that cannot reach anybody.
+ * told with its place, not found by a node that cannot reach anybody.  Times
+ * that must fit each other are compared when all of them are known, at the start
+ * of the server, which then uses values that fit, and says so: a hook sees one
+ * setting at a time, and a node that does not start helps nobody.
  */
 #include "postgres.h"
 
@@ -15,10 +18,16 @@
 #include "utils/guc.h"
 
 #include "core/base.h"
+#include "core/wire.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
 
 #define GCOMM_SCHEME "gcomm://"
+
+#define KEEPALIVE_MS	100
+#define SUSPECT_MS		1000
+#define SUSPECT_MIN_MS	50
+#define INACTIVE_MS		5000
 
 char	   *mgrepl_node_name = NULL;
 char	   *mgrepl_cluster_name = NULL;
@@ -32,15 +41,24 @@ int			mgrepl_appliers = 0;
 int			mgrepl_max_ws_size_kb = 256 * 1024;
 int			mgrepl_capture_mem_kb = 4 * 1024;
 int			mgrepl_fc_limit = 4096;
-int			mgrepl_keepalive_period_ms = 500;
-int			mgrepl_suspect_timeout_ms = 2000;
+int			mgrepl_keepalive_period_ms = KEEPALIVE_MS;
+int			mgrepl_suspect_timeout_ms = SUSPECT_MS;
+int			mgrepl_inactive_timeout_ms = INACTIVE_MS;
+int			mgrepl_wan_suspect_timeout_ms = 0;
+int			mgrepl_wan_inactive_timeout_ms = 0;
+int			mgrepl_segment = 0;
+int			mgrepl_weight = 1;
 int			mgrepl_commit_timeout_ms = 0;
 int			mgrepl_durability = MG_DURABILITY_MAJORITY;
 bool		mgrepl_replicate = true;
+bool		mgrepl_dirty_reads = false;
 
 static const struct config_enum_entry durability_options[] = {
 	{"memory", MG_DURABILITY_MEMORY, false},
+	{"local", MG_DURABILITY_LOCAL, false},
 	{"majority", MG_DURABILITY_MAJORITY, false},
+	{"all", MG_DURABILITY_ALL, false},
+	{"applied", MG_DURABILITY_APPLIED, false},
 	{NULL, 0, false}
 };
 
@@ -349,24 +367,18 @@ define_cluster(void)
 							NULL,
 							&mgrepl_fc_limit, 4096, 16, 12000,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("mgrepl.keepalive_period",
-							"Time of silence after which a node sends a sign of life.",
-							NULL,
-							&mgrepl_keepalive_period_ms, 500, 10, 60 * 1000,
-							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("mgrepl.suspect_timeout",
-							"Time of silence after which a member is suspected to be gone.",
-							"Should be several times mgrepl.keepalive_period.",
-							&mgrepl_suspect_timeout_ms, 2000, 50, 600 * 1000,
-							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("mgrepl.commit_timeout",
-							"Longest time that a COMMIT waits for its outcome; 0 means no limit.",
-							"When it runs out the client is told that the outcome is unknown (08007).",
+							"Longest time that a COMMIT waits for the cluster; 0 means no limit.",
+							"When it runs out the client is told that the outcome is unknown (08007), "
+							"or, when it is committed and waits only for durability \"local\", \"all\" or \"applied\", warned.",
 							&mgrepl_commit_timeout_ms, 0, 0, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomEnumVariable("mgrepl.durability",
-							 "What a majority of the members has done with a transaction before it is committed.",
-							 "memory: received it; majority: flushed it to disk.",
+							 "What the members have done with a transaction when its COMMIT returns.",
+							 "memory: a majority has received it; local: and this node has flushed it to disk; "
+							 "majority: a majority has flushed it; all: all members have flushed it; "
+							 "applied: a majority has flushed it and all members have committed it. "
+							 "Members that are suspected to be gone are not waited for.",
 							 &mgrepl_durability, MG_DURABILITY_MAJORITY, durability_options,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("mgrepl.replicate",
@@ -374,6 +386,94 @@ define_cluster(void)
 							 "Off: writes stay on this node, and it is the superuser who answers for nodes that differ.",
 							 &mgrepl_replicate, true,
 							 PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("mgrepl.dirty_reads",
+							 "Reads tables also while this node is not in the primary component.",
+							 "What is read then may be older than what the cluster has committed.",
+							 &mgrepl_dirty_reads, false,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_membership(void)
+{
+	DefineCustomIntVariable("mgrepl.weight",
+							"Votes of this node in the quorum.",
+							NULL,
+							&mgrepl_weight, 1, 0, MG_WEIGHT_MAX,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.segment",
+							"Place of this node: nodes of one segment are near each other.",
+							"Toward members of other segments the wan_ timeouts are used.",
+							&mgrepl_segment, 0, 0, 255,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.keepalive_period",
+							"Time of silence after which a node sends a sign of life.",
+							"Must be less than a third of mgrepl.suspect_timeout.",
+							&mgrepl_keepalive_period_ms, KEEPALIVE_MS, 10, 60 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.suspect_timeout",
+							"Time of silence after which a member is suspected to be gone.",
+							"A leader silent for so long is replaced; a node that hears no majority for so long takes no writes.",
+							&mgrepl_suspect_timeout_ms, SUSPECT_MS, SUSPECT_MIN_MS, 600 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.inactive_timeout",
+							"Time of silence, or without progress, after which a member is evicted.",
+							"Must not be less than mgrepl.suspect_timeout.",
+							&mgrepl_inactive_timeout_ms, INACTIVE_MS, SUSPECT_MIN_MS, 3600 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.wan_suspect_timeout",
+							"mgrepl.suspect_timeout for members of other segments; 0: the same.",
+							NULL,
+							&mgrepl_wan_suspect_timeout_ms, 0, 0, 600 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.wan_inactive_timeout",
+							"mgrepl.inactive_timeout for members of other segments; 0: the same.",
+							NULL,
+							&mgrepl_wan_inactive_timeout_ms, 0, 0, 3600 * 1000,
+							PGC_POSTMASTER, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* Another value than asked for, which works.  A default that gives way is no reason to warn. */
+static void
+use_instead(const char *name, bool is_default, int ms, const char *why)
+{
+	char		value[16];
+
+	snprintf(value, sizeof(value), "%d", ms);
+	ereport(is_default ? LOG : WARNING,
+			(errmsg("%s is set to %d ms instead of %s ms", name, ms, GetConfigOption(name, false, false)),
+			 errhint("%s", why)));
+	SetConfigOption(name, value, PGC_POSTMASTER, PGC_S_OVERRIDE);
+}
+
+/*
+ * One lost sign of life must not make a member suspected, and nobody is evicted
+ * who is not even suspected.
+ */
+static void
+fit_timeouts(void)
+{
+	int			suspect;
+	int			inactive;
+
+	if (mgrepl_wan_suspect_timeout_ms > 0 && mgrepl_wan_suspect_timeout_ms < SUSPECT_MIN_MS)
+		use_instead("mgrepl.wan_suspect_timeout", false, SUSPECT_MIN_MS, "Give 0 to use mgrepl.suspect_timeout.");
+	suspect = mgrepl_suspect_timeout_ms;
+	if (mgrepl_wan_suspect_timeout_ms > 0)
+		suspect = Min(suspect, mgrepl_wan_suspect_timeout_ms);
+	if (mgrepl_keepalive_period_ms * 3 >= suspect)
+		use_instead("mgrepl.keepalive_period", mgrepl_keepalive_period_ms == KEEPALIVE_MS, suspect / 4,
+					"It must be less than a third of mgrepl.suspect_timeout and mgrepl.wan_suspect_timeout.");
+	if (mgrepl_inactive_timeout_ms < mgrepl_suspect_timeout_ms)
+		use_instead("mgrepl.inactive_timeout", mgrepl_inactive_timeout_ms == INACTIVE_MS, mgrepl_suspect_timeout_ms,
+					"It must not be less than mgrepl.suspect_timeout.");
+
+	/* 0 stands for the value of the own segment, which may not fit the other one of the pair. */
+	suspect = mgrepl_wan_suspect_timeout_ms > 0 ? mgrepl_wan_suspect_timeout_ms : mgrepl_suspect_timeout_ms;
+	inactive = mgrepl_wan_inactive_timeout_ms > 0 ? mgrepl_wan_inactive_timeout_ms : mgrepl_inactive_timeout_ms;
+	if (inactive < suspect)
+		use_instead("mgrepl.wan_inactive_timeout", mgrepl_wan_inactive_timeout_ms == 0, suspect,
+					"It must not be less than mgrepl.wan_suspect_timeout.");
 }
 
 void
@@ -382,5 +482,7 @@ mgrepl_guc_define(void)
 	define_identity();
 	define_resources();
 	define_cluster();
+	define_membership();
 	MarkGUCPrefixReserved("mgrepl");
+	fit_timeouts();
 }

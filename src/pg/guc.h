@@ -18,16 +18,26 @@ extern int	mgrepl_appliers;			/* mgrepl.appliers */
 extern int	mgrepl_max_ws_size_kb;		/* mgrepl.max_ws_size: larger writesets are refused */
 extern int	mgrepl_capture_mem_kb;		/* mgrepl.capture_mem: more is spilled to a temporary file */
 extern int	mgrepl_fc_limit;			/* mgrepl.fc_limit: seqnos a member may lag before ordering slows */
-extern int	mgrepl_keepalive_period_ms;
-extern int	mgrepl_suspect_timeout_ms;
-extern int	mgrepl_commit_timeout_ms;	/* mgrepl.commit_timeout: longest wait for the outcome of a COMMIT, 0 none */
+extern int	mgrepl_keepalive_period_ms;		/* mgrepl.keepalive_period */
+extern int	mgrepl_suspect_timeout_ms;		/* mgrepl.suspect_timeout */
+extern int	mgrepl_inactive_timeout_ms;		/* mgrepl.inactive_timeout */
+extern int	mgrepl_wan_suspect_timeout_ms;	/* mgrepl.wan_suspect_timeout: toward other segments, 0 the same */
+extern int	mgrepl_wan_inactive_timeout_ms; /* mgrepl.wan_inactive_timeout: toward other segments, 0 the same */
+extern int	mgrepl_segment;				/* mgrepl.segment: 0 to 255 */
+extern int	mgrepl_weight;				/* mgrepl.weight: 0 to 255 */
+extern int	mgrepl_commit_timeout_ms;	/* mgrepl.commit_timeout: longest wait of a COMMIT for others, 0 none */
 extern int	mgrepl_durability;			/* mgrepl.durability: MgDurability */
 extern bool mgrepl_replicate;			/* mgrepl.replicate: superuser, per session; off: writes stay local */
+extern bool mgrepl_dirty_reads;			/* mgrepl.dirty_reads: read also outside the primary component */
 
+/* What has been done with a transaction when its client is told "committed". */
 typedef enum MgDurability
 {
 	MG_DURABILITY_MEMORY,		/* a majority has it in memory */
-	MG_DURABILITY_MAJORITY		/* a majority has it on disk (default) */
+	MG_DURABILITY_LOCAL,		/* and this node has it on disk */
+	MG_DURABILITY_MAJORITY,		/* a majority has it on disk (default) */
+	MG_DURABILITY_ALL,			/* every member that is not suspected has it on disk */
+	MG_DURABILITY_APPLIED		/* majority, and every member that is not suspected has committed it */
 } MgDurability;
 
 extern void mgrepl_guc_define(void);		/* from _PG_init */

@@ -3,8 +3,9 @@
  * workers, each installed by its own file.
  *
  * Hooks of the whole extension: shmem_request/startup (shmem.c), the one
- * transaction and the one subtransaction callback (commit.c), ProcessUtility
- * (ddl.c), emit_log and the relcache callback (bfabort.c).
+ * transaction and the one subtransaction callback, the release of resources
+ * (commit.c), ProcessUtility (ddl.c), ExecutorStart (reads.c), emit_log and the
+ * relcache callback (bfabort.c).
  */
 #include "postgres.h"
 
@@ -17,6 +18,7 @@
 #include "pg/commit.h"
 #include "pg/ddl.h"
 #include "pg/guc.h"
+#include "pg/reads.h"
 #include "pg/shmem.h"
 
 PG_MODULE_MAGIC;
@@ -34,5 +36,6 @@ _PG_init(void)
 	mgrepl_commit_install();
 	mgrepl_bfabort_install();
 	mgrepl_ddl_install();
+	mgrepl_reads_install();
 	mgrepl_workers_register();
 }

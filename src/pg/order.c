@@ -337,6 +337,56 @@ mgrepl_order_wake(void)
 }
 
 void
+mgrepl_order_set_reached(MgReached what, uint64 seqno)
+{
+	MgShared   *s = mgrepl_shared;
+
+	if (pg_atomic_read_u64(&s->reached[what]) == seqno)
+		return;
+	pg_atomic_write_u64(&s->reached[what], seqno);
+	pg_memory_barrier();
+	if (pg_atomic_read_u32(&s->n_waiters[what]) == 0)
+		return;
+	pg_read_barrier();
+	for (uint32 i = 0; i < s->n_slots; i++)
+	{
+		MgSlot	   *slot = mgrepl_slot(i);
+		uint64		until = pg_atomic_read_u64(&slot->waits_until);
+
+		if (until != 0 && until <= seqno && slot->waits_for == what)
+			mgrepl_wake(i);
+	}
+}
+
+bool
+mgrepl_order_wait_reached(MgReached what, uint64 seqno)
+{
+	MgShared   *s = mgrepl_shared;
+	MgSlot	   *slot = mgrepl_my_slot();
+
+	if (pg_atomic_read_u64(&s->reached[what]) >= seqno)
+		return true;
+	if (pg_atomic_read_u64(&slot->waits_until) == 0)
+	{
+		slot->waits_for = what;
+		pg_write_barrier();
+		pg_atomic_write_u64(&slot->waits_until, seqno);
+		pg_atomic_fetch_add_u32(&s->n_waiters[what], 1);
+	}
+
+	/* Announced before the second look: either this or the provider sees the other's. */
+	pg_memory_barrier();
+	return pg_atomic_read_u64(&s->reached[what]) >= seqno;
+}
+
+void
+mgrepl_order_stop_wait_reached(MgReached what)
+{
+	if (pg_atomic_exchange_u64(&mgrepl_my_slot()->waits_until, 0) != 0)
+		pg_atomic_fetch_sub_u32(&mgrepl_shared->n_waiters[what], 1);
+}
+
+void
 mgrepl_order_reset(uint64 seqno)
 {
 	MgMonitor  *m = &mgrepl_shared->monitor;

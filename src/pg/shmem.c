@@ -84,6 +84,11 @@ startup_hook(void)
 		pg_atomic_init_u32(&s->initialized, 0);
 		pg_atomic_init_u64(&s->apply_failed, 0);
 		pg_atomic_init_u64(&s->next_trx_id, 1);
+		for (int i = 0; i < MG_REACHED_COUNT; i++)
+		{
+			pg_atomic_init_u64(&s->reached[i], 0);
+			pg_atomic_init_u32(&s->n_waiters[i], 0);
+		}
 		pg_atomic_init_u32(&s->command.stage, 0);
 		pg_atomic_init_u32(&s->monitor.n_dep_waiters, 0);
 		for (int i = 0; i < MGREPL_ORDER_ENTRIES; i++)
@@ -105,6 +110,7 @@ startup_hook(void)
 			pg_atomic_init_u32(&slot->state, MG_SLOT_FREE);
 			pg_atomic_init_u64(&slot->doomed, 0);
 			pg_atomic_init_u64(&slot->doomed_by, 0);
+			pg_atomic_init_u64(&slot->waits_until, 0);
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);

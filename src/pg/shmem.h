@@ -64,7 +64,7 @@ typedef struct MgSlot
 	uint64		against;		/* seqno it lost against [owner: provider, before state] */
 	uint64		trx_id;			/* [owner: backend, before state] */
 	uint64		last_seen;		/* [owner: backend, before state] */
-	bool		memory;			/* durability = memory [owner: backend, before state] */
+	uint8		durability;		/* MG_ENTRY_* of core/wire.h [owner: backend, before state] */
 	bool		picked;			/* the provider took it out of the queue [owner: provider; backend clears it before state] */
 	int64		submitted_us;	/* monotonic clock [owner: backend, before state] */
 	int64		picked_us;		/* [owner: provider, before state] */
@@ -81,6 +81,10 @@ typedef struct MgSlot
 	 */
 	pg_atomic_uint64 doomed;
 	pg_atomic_uint64 doomed_by;	/* seqno that needed the way free [atomic] */
+
+	/* Committed, and sleeps until reached[waits_for] is there. */
+	uint32		waits_for;		/* MgReached [owner: backend, before waits_until] */
+	pg_atomic_uint64 waits_until;	/* seqno, 0: does not sleep [atomic] */
 
 	char		bytes[MGREPL_SLOT_BYTES];	/* the writeset [owner: backend until SUBMITTED] */
 } MgSlot;
@@ -137,6 +141,9 @@ typedef struct MgMemberInfo
 {
 	uint32		id;
 	uint32		weight;
+	uint32		life;			/* how often it has started since it joined */
+	uint8		role;			/* mg_role of core/wire.h */
+	uint8		segment;
 	bool		leader;
 	bool		self;
 	bool		synced;
@@ -160,7 +167,7 @@ typedef enum MgClustered
 typedef enum MgCommandKind
 {
 	MG_COMMAND_NONE = 0,
-	MG_COMMAND_BOOTSTRAP,
+	MG_COMMAND_BOOTSTRAP,		/* argument: "force" or empty */
 	MG_COMMAND_JOIN,
 	MG_COMMAND_LEAVE
 } MgCommandKind;
@@ -176,6 +183,15 @@ typedef struct MgCommand
 	char		hint[MG_REASON_BYTES_MAX];		/* [owner: provider] */
 } MgCommand;
 
+/* How far things are that a COMMIT may wait for when its transaction is committed here. */
+typedef enum MgReached
+{
+	MG_REACHED_FLUSHED_HERE,	/* in this node's log, on disk */
+	MG_REACHED_FLUSHED_EVERYWHERE,	/* in the log of every data member that is not suspected */
+	MG_REACHED_APPLIED_EVERYWHERE,	/* committed by every data member that is not suspected */
+	MG_REACHED_COUNT			/* as what to wait for: nothing */
+} MgReached;
+
 typedef struct MgShared
 {
 	/* provider and resolver */
@@ -189,6 +205,10 @@ typedef struct MgShared
 	pg_atomic_uint64 apply_failed;	/* seqno that an applier could not apply, 0: none [atomic] */
 	char		apply_error[MG_REASON_BYTES_MAX];	/* [owner: that applier, before apply_failed] */
 	pg_atomic_uint64 next_trx_id;	/* [atomic] */
+
+	/* durability beyond delivery (mgrepl_order_set_reached) */
+	pg_atomic_uint64 reached[MG_REACHED_COUNT]; /* seqnos up to which that is so [atomic, written by the provider] */
+	pg_atomic_uint32 n_waiters[MG_REACHED_COUNT];	/* slots that wait for it [atomic] */
 
 	/* submissions: slot numbers in order, each slot at most once */
 	slock_t		submit_mutex;

@@ -30,6 +30,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "core/wire.h"
 #include "pg/capture.h"
 #include "pg/commit.h"
 #include "pg/compat.h"
@@ -239,12 +240,14 @@ require_capture(void)
 Datum
 mgrepl_bootstrap(PG_FUNCTION_ARGS)
 {
+	bool		force = !PG_ARGISNULL(0) && PG_GETARG_BOOL(0);
+
 	command_prepare("mgrepl.bootstrap()");
 	if (mgrepl_clustered())
 		require_capture();
 	else
 		(void) mgrepl_capture_install_all();
-	command_run(MG_COMMAND_BOOTSTRAP, "");
+	command_run(MG_COMMAND_BOOTSTRAP, force ? "force" : "");
 	return gtid_datum(fcinfo);
 }
 
@@ -433,7 +436,11 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 			   "all writesets up to this one are committed here");
 	put_number(rsinfo, "delivered", published, "all writesets up to this one are ordered and certified here");
 	put_number(rsinfo, "log_last", status->log_last,
-			   "the writeset log of this node reaches up to here; if all nodes were lost, bootstrap the one with the highest");
+			   "the writeset log of this node reaches up to here; if members are lost for good, bootstrap the node with the highest");
+	put_number(rsinfo, "flushed_everywhere", pg_atomic_read_u64(&mgrepl_shared->reached[MG_REACHED_FLUSHED_EVERYWHERE]),
+			   "all writesets up to this one are on the disk of every member that is not suspected; 0: no majority is heard");
+	put_number(rsinfo, "applied_everywhere", pg_atomic_read_u64(&mgrepl_shared->reached[MG_REACHED_APPLIED_EVERYWHERE]),
+			   "all writesets up to this one are committed on every member that is not suspected; 0: no majority is heard");
 	put_row(rsinfo, "gtid", gtid_text(), "position of this node's data");
 	put_number(rsinfo, "protocol_version", MG_PROTOCOL_VERSION, "version of what the nodes speak");
 	put_row(rsinfo, "version", MGREPL_VERSION, "version of mgrepl");
@@ -474,14 +481,17 @@ mgrepl_member_rows(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < status->n_members; i++)
 	{
 		const MgMemberInfo *member = &status->members[i];
-		Datum		values[11];
-		bool		nulls[11] = {0};
+		Datum		values[14];
+		bool		nulls[14] = {0};
 		int			c = 0;
 
 		values[c++] = Int64GetDatum(member->id);
 		values[c++] = CStringGetTextDatum(member->name);
 		values[c++] = CStringGetTextDatum(member->address);
+		values[c++] = CStringGetTextDatum(member->role == MG_ROLE_ARBITRATOR ? "arbitrator" : "data");
 		values[c++] = Int32GetDatum((int32) member->weight);
+		values[c++] = Int32GetDatum((int32) member->segment);
+		values[c++] = Int64GetDatum((int64) member->life);
 		values[c++] = BoolGetDatum(member->leader);
 		values[c++] = BoolGetDatum(member->self);
 		values[c++] = BoolGetDatum(member->synced);

@@ -23,12 +23,12 @@ COMMENT ON FUNCTION mgrepl.install_capture() IS
 
 -- Commands ------------------------------------------------------------------
 
-CREATE FUNCTION mgrepl.bootstrap() RETURNS text
+CREATE FUNCTION mgrepl.bootstrap(force boolean DEFAULT false) RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mgrepl_bootstrap';
-REVOKE ALL ON FUNCTION mgrepl.bootstrap() FROM PUBLIC;
-COMMENT ON FUNCTION mgrepl.bootstrap() IS
-'makes this node the first member of a primary component; returns the position';
+REVOKE ALL ON FUNCTION mgrepl.bootstrap(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.bootstrap(boolean) IS
+'makes this node the first member of a primary component; force: without the members that it had, and without what only they hold; returns the position';
 
 CREATE FUNCTION mgrepl.join(address text DEFAULT NULL) RETURNS text
 LANGUAGE C VOLATILE PARALLEL UNSAFE
@@ -74,7 +74,8 @@ COMMENT ON COLUMN mgrepl.status.value IS 'its present value';
 COMMENT ON COLUMN mgrepl.status.description IS 'what it means';
 
 CREATE FUNCTION mgrepl.member_rows(
-    OUT id bigint, OUT name text, OUT address text, OUT weight integer,
+    OUT id bigint, OUT name text, OUT address text, OUT role text,
+    OUT weight integer, OUT segment integer, OUT life bigint,
     OUT is_leader boolean, OUT is_self boolean, OUT synced boolean,
     OUT held bigint, OUT flushed bigint, OUT committed bigint, OUT silent_ms bigint)
 RETURNS SETOF record
@@ -84,15 +85,18 @@ COMMENT ON FUNCTION mgrepl.member_rows() IS
 'internal: rows of the view mgrepl.members';
 
 CREATE VIEW mgrepl.members AS
-    SELECT m.id, m.name, m.address, m.weight, m.is_leader, m.is_self, m.synced,
-           m.held, m.flushed, m.committed, m.silent_ms
+    SELECT m.id, m.name, m.address, m.role, m.weight, m.segment, m.life,
+           m.is_leader, m.is_self, m.synced, m.held, m.flushed, m.committed, m.silent_ms
     FROM mgrepl.member_rows() AS m;
 COMMENT ON VIEW mgrepl.members IS
 'members of the present view, as this node sees them';
 COMMENT ON COLUMN mgrepl.members.id IS 'number of the member, never given twice';
 COMMENT ON COLUMN mgrepl.members.name IS 'mgrepl.node_name of the member';
 COMMENT ON COLUMN mgrepl.members.address IS 'where the others reach it';
-COMMENT ON COLUMN mgrepl.members.weight IS 'its weight in the quorum';
+COMMENT ON COLUMN mgrepl.members.role IS 'data, or arbitrator: it votes and holds no data';
+COMMENT ON COLUMN mgrepl.members.weight IS 'its weight in the quorum (mgrepl.weight of the member)';
+COMMENT ON COLUMN mgrepl.members.segment IS 'its place (mgrepl.segment of the member)';
+COMMENT ON COLUMN mgrepl.members.life IS 'counts its starts as this member';
 COMMENT ON COLUMN mgrepl.members.is_leader IS 'does it order the writesets';
 COMMENT ON COLUMN mgrepl.members.is_self IS 'is it this node';
 COMMENT ON COLUMN mgrepl.members.synced IS 'has it caught up, so that it counts in the quorum';
@@ -104,7 +108,8 @@ COMMENT ON COLUMN mgrepl.members.silent_ms IS 'milliseconds since its last sign 
 -- Comparing nodes -----------------------------------------------------------
 
 -- Independent of the rows' order; the settings that change how a value is
--- written as text are fixed, so that two nodes agree if their rows do.
+-- written as text are fixed, so that two nodes agree if their rows do.  Also
+-- outside the primary component: that is where one wants to compare.
 CREATE FUNCTION mgrepl.table_hash(relation regclass) RETURNS text
 LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
@@ -113,6 +118,7 @@ SET intervalstyle = 'iso_8601'
 SET timezone = 'UTC'
 SET extra_float_digits = 1
 SET bytea_output = 'hex'
+SET mgrepl.dirty_reads = on
 AS $$
 DECLARE
     result text;

@@ -38,10 +38,11 @@ log_line_prefix = '%m [%p] %e %q%a '
 log_error_verbosity = default
 };
 
-=head1 MgCluster->new(nodes => 3, conf => '...', setup => '...', name => 'n')
+=head1 MgCluster->new(nodes => 3, conf => '...', setup => '...', name => 'n', net => MgNetns, node_conf => { 2 => '...' })
 
 A running cluster, every node synced.  C<setup> is SQL that node 1 runs before
-it bootstraps (its result travels in the base backups).
+it bootstraps (its result travels in the base backups).  With C<net> each node
+is in its network there.
 
 =cut
 
@@ -51,13 +52,15 @@ sub new
 	my $self = bless {
 		name  => $p{name} // 'n',
 		conf  => $p{conf} // '',
+		net   => $p{net},
+		node_conf => $p{node_conf} // {},
 		nodes => [], addresses => [], log_offsets => [],
 	}, $class;
 
 	my $first = $self->_make_node;
 	$first->init(allows_streaming => 1, extra => [ '--encoding=UTF8', '--locale=C' ]);
 	$self->_configure(1);
-	$first->start;
+	$self->start_node(1);
 	$self->sql(1, 'CREATE EXTENSION mgrepl');
 	$self->sql(1, $p{setup}) if defined $p{setup};
 	$self->command(1, 'SELECT mgrepl.bootstrap()');
@@ -93,7 +96,7 @@ sub _make_node
 	my $node = PostgreSQL::Test::Cluster->new("$self->{name}$i");
 	push @{ $self->{nodes} }, $node;
 	push @{ $self->{addresses} },
-	  '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port();
+	  ($self->{net} ? $self->{net}->host($i) : '127.0.0.1') . ':' . PostgreSQL::Test::Cluster::get_free_port();
 	push @{ $self->{log_offsets} }, 0;
 	return $node;
 }
@@ -101,7 +104,7 @@ sub _make_node
 sub _configure
 {
 	my ($self, $i, %p) = @_;
-	my $conf = $base_conf . $self->{conf} . ($p{conf} // '');
+	my $conf = $base_conf . $self->{conf} . ($self->{node_conf}{$i} // '') . ($p{conf} // '');
 	$conf =~ s/^shared_preload_libraries.*$//m if $p{without_library};
 	$self->node($i)->append_conf('postgresql.conf',
 		    $conf
@@ -121,7 +124,7 @@ sub add_node
 	$self->node($from)->backup("for_" . $node->name);
 	$node->init_from_backup($self->node($from), "for_" . $node->name);
 	$self->_configure($i, conf => $p{conf});
-	$node->start;
+	$self->start_node($i);
 	$self->join_node($i, $from) if $p{join} // 1;
 	return $i;
 }
@@ -148,19 +151,96 @@ sub command
 	return $r->{out};
 }
 
-# kill -9 of the postmaster; returns when its children are gone, too.
-sub kill_node
+# Starts a server, in its network if it has one.
+sub start_node
 {
 	my ($self, $i) = @_;
-	my $node = $self->node($i);
-	open my $f, '<', $node->data_dir . '/postmaster.pid' or croak "node $i does not run";
+	local $ENV{PATH} = $self->{net}->path($i) . ":$ENV{PATH}" if $self->{net};
+	$self->node($i)->start;
+	return;
+}
+
+# ---- faults ----
+
+# All processes of a server, the postmaster first.
+sub processes
+{
+	my ($self, $i) = @_;
+	open my $f, '<', $self->node($i)->data_dir . '/postmaster.pid' or croak "node $i does not run";
 	chomp(my $postmaster = <$f>);
 	close $f;
 	my @children = `pgrep -P $postmaster`;
 	chomp @children;
-	$node->kill9;
-	wait_for("the processes of node $i to end", sub { !grep { kill 0, $_ } $postmaster, @children });
+	return ($postmaster, @children);
+}
+
+# kill -9 of every process of these servers at once; returns when all are gone.
+sub kill_node
+{
+	my ($self, @nodes) = @_;
+	my @pids = map { $self->processes($_) } @nodes;
+	kill 'KILL', @pids;
+	$self->node($_)->kill9 for @nodes;
+	wait_for("the processes of node @nodes to end", sub { !grep { kill 0, $_ } @pids });
 	return;
+}
+
+sub provider_pid
+{
+	my ($self, $i) = @_;
+	return $self->sql($i, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mgrepl provider'");
+}
+
+# Waits until a node's provider is another process than that.
+sub wait_new_provider
+{
+	my ($self, $i, $old) = @_;
+	$self->wait_sql($i, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mgrepl provider' AND pid <> $old", 1);
+	return;
+}
+
+# SIGSTOP: of the whole server, or of its provider only.
+my %paused;
+
+sub pause
+{
+	my ($self, $i, $provider_only) = @_;
+	my ($postmaster) = $self->processes($i);
+	my @pids = $provider_only ? $self->provider_pid($i) : $postmaster;
+	$paused{$_} = 1 for @pids;
+	kill 'STOP', @pids;
+	return if $provider_only;
+
+	# A postmaster that stands still has no more children.
+	(undef, @pids) = $self->processes($i);
+	$paused{$_} = 1 for @pids;
+	kill 'STOP', @pids;
+	return;
+}
+
+sub resume
+{
+	my ($self, $i) = @_;
+	my %own = map { $_ => 1 } $self->processes($i);
+	my @pids = grep { $own{$_} } keys %paused;
+	delete @paused{@pids};
+	kill 'CONT', @pids;
+	return;
+}
+
+# The server of a test that has died must be able to stop.
+END
+{
+	kill 'CONT', keys %paused if %paused;
+}
+
+# The node that leads, as node $i sees it.
+sub leader
+{
+	my ($self, $i) = @_;
+	my $name = $self->status($i, 'leader');
+	my ($found) = grep { $self->node($_)->name eq $name } $self->all;
+	return $found // croak "node $i: unknown leader \"$name\"";
 }
 
 sub size    { my ($self) = @_;      return scalar @{ $self->{nodes} }; }
@@ -246,9 +326,10 @@ sub wait_sql
 	my $done = eval {
 		wait_for($sql,
 			sub {
-				my ($rc, $out, $err) = $self->node($i)->psql('postgres', $sql);
-				$last = $rc == 0 ? $out : $err;
-				return $rc == 0 && $out eq ($expected // 't');
+				# psql() dies when there is no connection, as to a server that starts.
+				my ($rc, $out, $err) = eval { $self->node($i)->psql('postgres', $sql) };
+				$last = !defined $rc ? $@ : $rc == 0 ? $out : $err;
+				return defined $rc && $rc == 0 && $out eq ($expected // 't');
 			}, $seconds);
 	};
 	croak "node $i: timed out waiting for $sql; last answer: $last" unless $done;

@@ -88,6 +88,33 @@ mg_give()
 	fi
 }
 
+# mg_tap_env DIR NAME COMMAND ...: with what PostgreSQL's test modules need, in DIR/NAME
+mg_tap_env()
+{
+	local dir=$1 name=$2 pgxs
+	shift 2
+	pgxs=$(cd "$(dirname "$("$PG_CONFIG" --pgxs)")/../.." && pwd)
+	mg_as_user "$dir" env \
+		PATH="$MG_BIN:$PATH" PERL5LIB="$pgxs/src/test/perl:$dir/src/test/lib" \
+		PG_REGRESS="$pgxs/src/test/regress/pg_regress" TESTDIR="$dir/$name" TESTDATADIR="$dir/$name/tmp_check" \
+		TESTLOGDIR="$dir/$name/tmp_check/log" PG_TEST_PORT_DIR="$dir/ports" "$@"
+}
+
+# mg_stop_leftovers DIR: servers below it that were left behind, by their own
+# postmaster.pid, also those that somebody has stopped with a signal.
+mg_stop_leftovers()
+{
+	local file pid
+
+	[ -n "${MG_BIN:-}" ] || return
+	while read -r file; do
+		pid=$(head -n 1 "$file")
+		# shellcheck disable=SC2046
+		mg_as_user "$1" kill -CONT "$pid" $(pgrep -P "$pid") 2>/dev/null
+		mg_as_user "$1" "$MG_BIN/pg_ctl" -D "${file%/postmaster.pid}" -m immediate -t 30 stop >/dev/null 2>&1
+	done < <(find "$1" -name postmaster.pid 2>/dev/null)
+}
+
 # Prints the first free TCP port of 127.0.0.1 from $1 on.
 mg_free_port()
 {

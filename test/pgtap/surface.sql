@@ -7,7 +7,7 @@ SELECT plan(44);
 SELECT has_extension('mgrepl');
 SELECT has_schema('mgrepl');
 
-SELECT has_function('mgrepl', 'bootstrap', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'bootstrap', ARRAY['boolean']);
 SELECT has_function('mgrepl', 'join', ARRAY['text']);
 SELECT has_function('mgrepl', 'leave', ARRAY[]::text[]);
 SELECT has_function('mgrepl', 'install_capture', ARRAY[]::text[]);
@@ -17,13 +17,13 @@ SELECT has_function('mgrepl', 'wait_for_seqno', ARRAY['bigint', 'integer']);
 SELECT has_function('mgrepl', 'table_hash', ARRAY['regclass']);
 SELECT has_function('mgrepl', 'database_hash', ARRAY[]::text[]);
 
-SELECT function_returns('mgrepl', 'bootstrap', ARRAY[]::text[], 'text');
+SELECT function_returns('mgrepl', 'bootstrap', ARRAY['boolean'], 'text');
 SELECT function_returns('mgrepl', 'join', ARRAY['text'], 'text');
 SELECT function_returns('mgrepl', 'leave', ARRAY[]::text[], 'void');
 SELECT function_returns('mgrepl', 'capture_row', ARRAY[]::text[], 'trigger');
 SELECT function_returns('mgrepl', 'wait_for_seqno', ARRAY['bigint', 'integer'], 'boolean');
 SELECT function_returns('mgrepl', 'table_hash', ARRAY['regclass'], 'text');
-SELECT volatility_is('mgrepl', 'bootstrap', ARRAY[]::text[], 'volatile');
+SELECT volatility_is('mgrepl', 'bootstrap', ARRAY['boolean'], 'volatile');
 SELECT volatility_is('mgrepl', 'join', ARRAY['text'], 'volatile');
 SELECT volatility_is('mgrepl', 'leave', ARRAY[]::text[], 'volatile');
 SELECT volatility_is('mgrepl', 'table_hash', ARRAY['regclass'], 'stable');
@@ -32,15 +32,15 @@ SELECT has_view('mgrepl', 'status', 'view mgrepl.status');
 SELECT has_view('mgrepl', 'members', 'view mgrepl.members');
 SELECT columns_are('mgrepl', 'status', ARRAY['name', 'value', 'description']);
 SELECT columns_are('mgrepl', 'members',
-    ARRAY['id', 'name', 'address', 'weight', 'is_leader', 'is_self', 'synced',
-          'held', 'flushed', 'committed', 'silent_ms']);
+    ARRAY['id', 'name', 'address', 'role', 'weight', 'segment', 'life',
+          'is_leader', 'is_self', 'synced', 'held', 'flushed', 'committed', 'silent_ms']);
 
 -- Rights: everybody may look, the superuser acts.
 CREATE ROLE mgrepl_pgtap_user;
 SELECT schema_privs_are('mgrepl', 'mgrepl_pgtap_user', ARRAY['USAGE']);
 SELECT table_privs_are('mgrepl', 'status', 'mgrepl_pgtap_user', ARRAY['SELECT']);
 SELECT table_privs_are('mgrepl', 'members', 'mgrepl_pgtap_user', ARRAY['SELECT']);
-SELECT function_privs_are('mgrepl', 'bootstrap', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'bootstrap', ARRAY['boolean'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'join', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'leave', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'install_capture', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY[]::text[]);
@@ -76,7 +76,7 @@ SELECT set_has(
     $$ SELECT name FROM mgrepl.status $$,
     $$ VALUES ('node_name'), ('node_state'), ('node_state_reason'), ('cluster_name'), ('cluster_uuid'),
               ('view_id'), ('epoch'), ('cluster_size'), ('primary'), ('leader'), ('committed_seqno'),
-              ('delivered'), ('log_last'), ('gtid'), ('protocol_version'), ('version'),
+              ('delivered'), ('log_last'), ('flushed_everywhere'), ('applied_everywhere'), ('gtid'), ('protocol_version'), ('version'),
               ('local_commits'), ('local_cert_failures'), ('local_bf_aborts'), ('applied') $$,
     'mgrepl.status has the rows that tools rely on');
 

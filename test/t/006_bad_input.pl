@@ -46,7 +46,7 @@ cluster_works('refused transactions');
 my $new = $c->add_node(join => 0);
 my $leader = $c->address(1);
 is($c->status($new, 'node_state'), 'OPEN', 'a node from a base backup is in no cluster until it joins');
-is($c->sql($new, 'SELECT count(*) FROM t'), $c->sql(1, 'SELECT count(*) FROM t'), 'it can be read');
+is($c->sql($new, 'SET mgrepl.dirty_reads = on; SELECT count(*) FROM t'), $c->sql(1, 'SELECT count(*) FROM t'), 'it can be read by who asks for it');
 $c->refuses($new, q{UPDATE t SET v = 'astray'}, '55000|57P03', qr/joined|cluster/, 'a write before it has joined');
 $c->refuses($new, q{SELECT mgrepl.join('http://example.org')}, '22023', qr/address/, 'join: another scheme');
 $c->refuses($new, q{SELECT mgrepl.join('gcomm://127.0.0.1')}, '22023', qr/address/, 'join: no port');
@@ -134,7 +134,7 @@ sub noise { return join '', map { chr int rand 256 } 1 .. $_[0]; }
 sub frame
 {
 	my ($body, %p) = @_;
-	my $rest = pack('Q<Q<Q<Q<L<L<', $p{incarnation} // 4711, $p{cluster} // 0, $p{epoch} // 1, $p{view} // 1, $p{member} // 2, 0) . $body;
+	my $rest = pack('Q<Q<Q<L<L<L<L<', $p{incarnation} // 4711, $p{cluster} // 0, $p{epoch} // 1, $p{life} // 1, $p{flags} // 0, $p{member} // 2, 0) . $body;
 	return pack('A4SSLL', 'MGFR', $p{version} // 1, 0, 16 + length $rest, crc32c($rest)) . $rest;
 }
 
@@ -181,14 +181,14 @@ for my $i (1 .. 3)
 		map({ frame(pack('CL<', $_, 40) . noise(40), incarnation => 0, member => 1, epoch => 1 << 40) } 0 .. 20),
 	);
 	ok(zmq_send($c->address($i), '', @frames), "node $i: " . @frames . " frames of noise from a stranger");
-	ok(zmq_send($c->address($i), 'M' . noise(8), @frames), "node $i: the same from somebody who looks like a node");
+	ok(zmq_send($c->address($i), 'M' . noise(12), @frames), "node $i: the same from somebody who looks like a node");
 	MgCluster::wait_for("node $i to count damaged frames", sub { $c->status($i, 'frames_damaged') > $before });
 	pass("node $i counts them in mgrepl.status");
 }
 cluster_works('damaged frames');
 
 {
-	zmq_send($c->address(1), 'M' . noise(8), frame(pack('CL<', 1, 0), version => 99)) for 1 .. 3;
+	zmq_send($c->address(1), 'M' . noise(12), frame(pack('CL<', 1, 0), version => 99)) for 1 .. 3;
 	MgCluster::wait_for('a log line about the version', sub {
 		PostgreSQL::Test::Utils::slurp_file($c->node(1)->logfile) =~ /protocol version 99/;
 	});

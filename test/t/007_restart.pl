@@ -18,13 +18,11 @@ open my $f, '>', $script or die $!;
 print $f "\\set id random(1, 1000)\nUPDATE t SET n = n + 1, v = repeat('x', n % 500) WHERE id = :id;\n";
 close $f;
 
-# A restarted node joins by itself (mgrepl.cluster_address) or by join().
+# A restarted node comes back by itself.
 sub back
 {
 	my ($i) = @_;
 	$c->node($i)->start;
-	my $state = $c->status($i, 'node_state');
-	$c->command($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $state eq 'OPEN';
 	$c->wait_synced($i);
 	$c->wait_size(3);
 	return;
@@ -128,10 +126,6 @@ sum_is($total, 'leave and join');
 {
 	$c->node($_)->stop for 2, 3;
 	$c->node($_)->start for 2, 3;
-	for my $i (2, 3)
-	{
-		$c->command($i, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')") if $c->status($i, 'node_state') eq 'OPEN';
-	}
 	$c->wait_synced($_) for 1 .. 3;
 	$c->wait_size(3);
 	sum_is($total, 'two nodes away and back');

@@ -188,7 +188,6 @@ like($hash[0], qr/\bpart_low\b.*\bt\b/s, 'and not nothing');
 $_->quit for @s;
 $c->node(2)->stop;
 $c->node(2)->start;
-$c->join_node(2) if $c->status(2, 'node_state') eq 'OPEN';
 $c->wait_synced(2);
 ok($c->try(2, 'DELETE FROM t WHERE id > 5050')->{ok}, 'writes after a restart');
 $c->log_clean('no process died, nothing but what was expected in the logs', qr/ (?:0A000|25P01|57P01|55000) /);

@@ -13,12 +13,6 @@ CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0);
 INSERT INTO t SELECT g FROM generate_series(1, 100) g;
 });
 
-sub provider_pid
-{
-	my ($i) = @_;
-	return $c->sql($i, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mgrepl provider'");
-}
-
 sub wait_for_commit_of
 {
 	my ($i, $pid) = @_;
@@ -31,7 +25,7 @@ sub wait_for_commit_of
 	my $slow = $c->session(1);
 	my $ended = $c->session(1);
 	my ($slow_pid, $ended_pid) = ($slow->pid, $ended->pid);
-	my $provider = provider_pid(1);
+	my $provider = $c->provider_pid(1);
 	my $before = $c->status(1, 'committed_seqno');
 
 	kill 'STOP', $provider;
@@ -64,11 +58,11 @@ pass('DROP DATABASE does not wait for the provider');
 
 # ---- a provider that is ended is started again, and the node comes back ----
 {
-	my $old = provider_pid(2);
+	my $old = $c->provider_pid(2);
 
 	$c->sql(2, "SELECT pg_terminate_backend($old)");
-	$c->wait_sql(2, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mgrepl provider' AND pid <> $old", '1');
-	$c->join_node(2, 1) if $c->status(2, 'node_state') ne 'SYNCED';
+	$c->wait_new_provider(2, $old);
+	$c->wait_synced(2);
 	$c->wait_size(2);
 	ok($c->try(2, 'UPDATE t SET n = n + 1 WHERE id = 4')->{ok}, 'the node takes writes again');
 	$c->settle;
@@ -81,27 +75,30 @@ pass('DROP DATABASE does not wait for the provider');
 	my @pids = map { $_->pid } @waiting;
 	my $r;
 
-	# The other node is gone without a word: nothing gets a majority any more.
-	$c->kill_node(2);
+	# The other node says nothing any more: nothing gets a majority, and nobody knows it yet.
+	$c->pause(2);
 	for my $k (0 .. 2)
 	{
 		$waiting[$k]->start('UPDATE t SET n = n + 1 WHERE id = ' . (10 + $k) . ';');
 		wait_for_commit_of(1, $pids[$k]);
 	}
+	$c->kill_node(2);
 	$c->wait_sql(1, "SELECT value LIKE 'NON_PRIMARY%' FROM mgrepl.status WHERE name = 'node_state'", 't');
-	$r = $c->try(1, 'SELECT mgrepl.bootstrap()');
-	ok($r->{ok}, 'bootstrap comes back') or diag($r->{err});
+	$c->refuses(1, 'SELECT mgrepl.bootstrap()', '55000', qr/member/, 'bootstrap of one of two members has to be forced');
+	ok(!$_->finished, 'a session waits on') for @waiting;
+	$r = $c->try(1, 'SELECT mgrepl.bootstrap(force => true)');
+	ok($r->{ok}, 'a forced bootstrap comes back') or diag($r->{err});
 	for my $s (@waiting)
 	{
 		my $o = $s->finish;
 
-		is($o->{sqlstate}, '08007', 'a waiting session is told that its outcome is not known');
+		is($o->{sqlstate}, '08007', 'it is told that its outcome is not known');
 		$s->quit;
 	}
 	$c->wait_synced(1);
 	ok($c->try(1, 'UPDATE t SET n = n + 1 WHERE id = ' . (20 + $_))->{ok}, "session $_ after it commits") for 1 .. 5;
 	$c->node(2)->start;
-	$c->join_node(2, 1) if $c->status(2, 'node_state') ne 'SYNCED';
+	$c->wait_synced(2);
 	$c->settle;
 	$c->same_content('after the bootstrap');
 }

@@ -71,7 +71,7 @@ count_files(const char *dir)
 
 	assert_non_null(d);
 	while ((entry = readdir(d)) != NULL)
-		count += entry->d_name[0] != '.';
+		count += entry->d_name[0] != '.' && strcmp(entry->d_name, "marks") != 0;
 	closedir(d);
 	return count;
 }
@@ -116,6 +116,38 @@ file_damage(const char *dir, uint64_t segment, uint64_t offset, const void *byte
 	fd = open(path, O_WRONLY);
 	assert_true(fd >= 0);
 	assert_int_equal(pwrite(fd, bytes, len, (off_t) offset), (ssize_t) len);
+	close(fd);
+}
+
+/* ---- the file "marks", as host/log.c writes it ---- */
+
+#define MARKS_BYTES 36
+
+static void
+marks_load(const char *dir, uint8_t marks[MARKS_BYTES])
+{
+	char		path[128];
+	int			fd;
+
+	snprintf(path, sizeof(path), "%s/marks", dir);
+	fd = open(path, O_RDONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, marks, MARKS_BYTES, 0), MARKS_BYTES);
+	assert_int_equal(mg_load_u32(marks + 32), mg_crc32c(0, marks, 32));
+	close(fd);
+}
+
+static void
+marks_store(const char *dir, uint8_t marks[MARKS_BYTES])
+{
+	char		path[128];
+	int			fd;
+
+	mg_store_u32(marks + 32, mg_crc32c(0, marks, 32));
+	snprintf(path, sizeof(path), "%s/marks", dir);
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, marks, MARKS_BYTES, 0), MARKS_BYTES);
 	close(fd);
 }
 
@@ -416,8 +448,188 @@ damage_in_an_early_segment_cuts_all_that_follows(void **state)
 	expect_range(f, 1, 149, 10000);
 	append_range(f, 150, 300, 10000);
 	reopen(f);
-	assert_string_equal(f->reason, "");
 	expect_range(f, 1, 300, 10000);
+}
+
+/* A byte of a record goes wrong while nobody has the log. */
+static void
+damage_record(fixture *f, mg_seqno seqno)
+{
+	mg_log_place place;
+
+	assert_int_equal(mg_log_find(f->log, seqno, &place), MG_OK);
+	mg_log_close(f->log);
+	f->log = NULL;
+	file_damage(f->dir, place.segment, place.offset + MG_RECORD_HEADER_BYTES, "\0", 1);
+}
+
+static void
+damage_of_flushed_records_is_told_from_a_torn_tail(void **state)
+{
+	fixture    *f = *state;
+	uint8_t		marks[MARKS_BYTES];
+
+	/* Power is lost after 10 was flushed. */
+	append_range(f, 1, 10, 100);
+	flush(f);
+	WAIT_UNTIL((marks_load(f->dir, marks), mg_load_u64(marks + 16) == 10));
+	append_range(f, 11, 20, 100);
+	assert_int_equal(mg_log_write(f->log), MG_OK);
+	damage_record(f, 15);
+	marks_store(f->dir, marks);
+	reopen(f);
+	assert_int_equal(mg_log_last(f->log), 14);
+	assert_false(mg_log_damaged(f->log));
+	assert_null(strstr(f->reason, "damaged"));
+
+	/* What the last life found whole was durable from then on, up to the last record. */
+	damage_record(f, 14);
+	reopen(f);
+	assert_int_equal(mg_log_last(f->log), 13);
+	assert_true(mg_log_damaged(f->log));
+	damage_record(f, 8);
+	reopen(f);
+	expect_range(f, 1, 7, 100);
+	assert_non_null(strstr(f->reason, "damaged: seqno 8 to 14"));
+
+	/* It stays known until the log is whole again. */
+	append_range(f, 8, 13, 100);
+	flush(f);
+	assert_true(mg_log_damaged(f->log));
+	reopen(f);
+	expect_range(f, 1, 13, 100);
+	assert_true(mg_log_damaged(f->log));
+	append_range(f, 14, 14, 100);
+	flush(f);
+	assert_false(mg_log_damaged(f->log));
+	reopen(f);
+	assert_false(mg_log_damaged(f->log));
+	assert_string_equal(f->reason, "");
+}
+
+static void
+damage_ends_where_the_log_is_cut_or_emptied(void **state)
+{
+	fixture    *f = *state;
+
+	append_range(f, 1, 100, 100);
+	damage_record(f, 50);
+	reopen(f);
+	assert_true(mg_log_damaged(f->log));
+	assert_int_equal(mg_log_truncate(f->log, 40), MG_OK);
+	assert_false(mg_log_damaged(f->log));
+	reopen(f);
+	assert_false(mg_log_damaged(f->log));
+	expect_range(f, 1, 40, 100);
+
+	append_range(f, 41, 100, 100);
+	damage_record(f, 50);
+	reopen(f);
+	assert_true(mg_log_damaged(f->log));
+	assert_int_equal(mg_log_reset(f->log), MG_OK);
+	assert_false(mg_log_damaged(f->log));
+	reopen(f);
+	assert_false(mg_log_damaged(f->log));
+	append_range(f, 7, 9, 100);
+	reopen(f);
+	assert_false(mg_log_damaged(f->log));
+	expect_range(f, 7, 9, 100);
+}
+
+static void
+lost_segments_are_damage(void **state)
+{
+	fixture    *f = *state;
+	mg_log_place place;
+	char		path[128];
+
+	for (int all = 0; all < 2; all++)
+	{
+		append_range(f, mg_log_last(f->log) + 1, 400, 10000);
+		for (mg_seqno seqno = 200; seqno <= 400; seqno++)
+		{
+			assert_int_equal(mg_log_find(f->log, seqno, &place), MG_OK);
+			mg_segment_path(path, sizeof(path), f->dir, place.segment);
+			if (seqno == 200 || all)
+				unlink(path);
+		}
+		for (mg_seqno seqno = 1; seqno < 200 && all; seqno++)
+		{
+			assert_int_equal(mg_log_find(f->log, seqno, &place), MG_OK);
+			mg_segment_path(path, sizeof(path), f->dir, place.segment);
+			unlink(path);
+		}
+		reopen(f);
+		assert_true(mg_log_damaged(f->log));
+		assert_non_null(strstr(f->reason, "400 had been durable"));
+		assert_true(all ? mg_log_last(f->log) == 0 : mg_log_last(f->log) >= 100 && mg_log_last(f->log) < 200);
+	}
+}
+
+static void
+marks_that_are_not_whole_say_nothing(void **state)
+{
+	fixture    *f = *state;
+	uint8_t		marks[MARKS_BYTES];
+	uint8_t		bad[MARKS_BYTES];
+	char		path[128];
+	int			fd;
+
+	snprintf(path, sizeof(path), "%s/marks", f->dir);
+	append_range(f, 1, 10, 100);
+	for (int at = -1; at < MARKS_BYTES; at++)
+	{
+		mg_log_close(f->log);
+		f->log = NULL;
+		marks_load(f->dir, marks);
+		mg_store_u64(marks + 16, 1000);
+		marks_store(f->dir, marks);
+		memcpy(bad, marks, sizeof(bad));
+		if (at >= 0)
+			bad[at] ^= 0x10;
+		fd = open(path, O_WRONLY);
+		assert_int_equal(pwrite(fd, bad, sizeof(bad), 0), sizeof(bad));
+		close(fd);
+		reopen(f);
+		expect_range(f, 1, 10, 100);
+		assert_int_equal(mg_log_damaged(f->log), at < 0);
+		mg_log_close(f->log);
+		f->log = NULL;
+		unlink(path);
+		reopen(f);
+		assert_false(mg_log_damaged(f->log));
+	}
+}
+
+/* As it is after a crash in the middle: the cut is marked, and nothing of it, or only a part, is done. */
+static void
+truncation_that_was_begun_is_finished(void **state)
+{
+	fixture    *f = *state;
+	uint8_t		marks[MARKS_BYTES];
+
+	append_range(f, 1, 400, 10000);
+	for (int part = 0; part < 2; part++)
+	{
+		mg_seqno	cut = part ? 120 : 250;
+
+		if (part)
+			damage_record(f, 180);
+		mg_log_close(f->log);
+		f->log = NULL;
+		marks_load(f->dir, marks);
+		mg_store_u64(marks + 16, cut);
+		mg_store_u64(marks + 24, cut);
+		marks_store(f->dir, marks);
+		reopen(f);
+		assert_string_equal(f->reason, "");
+		assert_false(mg_log_damaged(f->log));
+		expect_range(f, 1, cut, 10000);
+		append(f, cut + 1, 10000, cut + 1);
+		reopen(f);
+		assert_string_equal(f->reason, "");
+		expect_range(f, 1, cut + 1, 10000);
+	}
 }
 
 /*
@@ -1248,10 +1460,14 @@ history_lose(fixture *f, const history *h, uint64_t seed)
 {
 	static const uint8_t page[4096];
 	mg_log_place at;
+	uint8_t		marks[MARKS_BYTES];
+	mg_seqno	flushed;
 
 	/* Places are known to a log that is open; look them up and close again. */
+	marks_load(f->dir, marks);
+	flushed = mg_load_u64(marks + 16);
 	reopen(f);
-	for (mg_seqno seqno = h->flushed + 1; mg_log_find(f->log, seqno, &at) == MG_OK; seqno++)
+	for (mg_seqno seqno = (flushed > h->flushed ? flushed : h->flushed) + 1; mg_log_find(f->log, seqno, &at) == MG_OK; seqno++)
 	{
 		uint64_t	random = mg_mix64(seed + seqno);
 		uint64_t	from = at.offset;
@@ -1268,6 +1484,7 @@ history_lose(fixture *f, const history *h, uint64_t seed)
 	}
 	mg_log_close(f->log);
 	f->log = NULL;
+	marks_store(f->dir, marks);
 }
 
 static void
@@ -1303,6 +1520,8 @@ histories_with_crashes_keep_a_prefix(void **state)
 				history_lose(f, h, seed * 10 + (uint64_t) life);
 			reopen(f);
 			last = mg_log_last(f->log);
+			if (mg_log_damaged(f->log))
+				fail_msg("MG_SEED=%llu life %d: %s", (unsigned long long) seed, life, f->reason);
 			if (last < (seed % 2 == 1 ? h->written : h->flushed))
 				fail_msg("MG_SEED=%llu life %d: last is %llu, flushed %llu, written %llu",
 						 (unsigned long long) seed, life, (unsigned long long) last,
@@ -1335,6 +1554,11 @@ main(void)
 		TEST(torn_tail_at_every_byte_is_cut),
 		TEST(flipped_bit_in_any_record_cuts_there),
 		TEST(damage_in_an_early_segment_cuts_all_that_follows),
+		TEST(damage_of_flushed_records_is_told_from_a_torn_tail),
+		TEST(damage_ends_where_the_log_is_cut_or_emptied),
+		TEST(lost_segments_are_damage),
+		TEST(marks_that_are_not_whole_say_nothing),
+		TEST(truncation_that_was_begun_is_finished),
 		TEST(records_behind_a_torn_one_never_link_up_again),
 		TEST(truncated_records_never_come_back),
 		TEST(truncating_across_segments_removes_them),

@@ -9,9 +9,11 @@
 
 #include <arpa/inet.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/buf.h"
@@ -73,7 +75,10 @@ on_link(void *arg, int peer, bool up)
 	links->up = up;
 }
 
-/* There is no descriptor for link events: look again after a poll of nothing for a moment. */
+/*
+ * Waits at the descriptor, as the event loop does.  It is readable for frames,
+ * too, which stay where they are: then it is looked at again after a moment.
+ */
 static void
 wait_link(mg_transport *t, link_log *links, bool up)
 {
@@ -81,11 +86,16 @@ wait_link(mg_transport *t, link_log *links, bool up)
 
 	for (;;)
 	{
+		struct pollfd p = {.fd = mg_transport_fd(t),.events = POLLIN};
+		int64_t		left = deadline - mg_clock_monotonic_us();
+		int			events = links->ups + links->downs;
+
 		mg_transport_links(t, on_link, links);
 		if (links->up == up)
 			return;
-		assert_true(mg_clock_monotonic_us() < deadline);
-		poll(NULL, 0, 2);
+		assert_true(left > 0);
+		if (poll(&p, 1, (int) (left / 1000) + 1) > 0 && events == links->ups + links->downs)
+			poll(NULL, 0, 1);
 	}
 }
 
@@ -447,6 +457,35 @@ slot_can_be_closed_and_replaced(void **state)
 	mg_transport_close(c);
 }
 
+/* A node that is known under two roles for a moment has two slots for one address. */
+static void
+two_slots_to_one_peer_do_not_disturb_each_other(void **state)
+{
+	mg_transport *a = open_any();
+	mg_transport *b = open_any();
+	link_log	links = {0};
+
+	(void) state;
+	connect_to(a, 0, b);
+	wait_link(a, &links, true);
+	connect_to(a, 1, b);
+	links.up = false;
+	wait_link(a, &links, true);
+	for (uint64_t i = 0; i < 100; i++)
+	{
+		assert_int_equal(send_u64(a, (int) (i % 2), i), MG_OK);
+		expect_u64(b, i);
+	}
+	mg_transport_disconnect(a, 1);
+	assert_int_equal(send_u64(a, 0, 100), MG_OK);
+	expect_u64(b, 100);
+	mg_transport_links(a, on_link, &links);
+	assert_int_equal(links.ups, 2);
+	assert_int_equal(links.downs, 0);
+	mg_transport_close(a);
+	mg_transport_close(b);
+}
+
 static void
 oversize_frame_breaks_the_link_and_nothing_else(void **state)
 {
@@ -465,6 +504,108 @@ oversize_frame_breaks_the_link_and_nothing_else(void **state)
 	expect_u64(b, 9);
 	mg_transport_close(a);
 	mg_transport_close(b);
+}
+
+/* A peer in a process of its own: takes every frame, answers nothing.  Its port comes through the pipe. */
+static pid_t
+start_peer(char address[64])
+{
+	int			ends[2];
+	int			port;
+	pid_t		child;
+
+	assert_int_equal(pipe(ends), 0);
+	child = fork();
+	assert_true(child >= 0);
+	if (child == 0)
+	{
+		mg_transport *t = open_any();
+
+		port = mg_transport_port(t);
+		if (write(ends[1], &port, sizeof(port)) != sizeof(port))
+			_exit(1);
+		for (;;)
+		{
+			struct pollfd p = {.fd = mg_transport_fd(t),.events = POLLIN};
+			const void *bytes;
+			size_t		len;
+
+			poll(&p, 1, -1);
+			while (mg_transport_receive(t, &bytes, &len))
+				;
+		}
+	}
+	close(ends[1]);
+	assert_int_equal(read(ends[0], &port, sizeof(port)), sizeof(port));
+	close(ends[0]);
+	snprintf(address, 64, "127.0.0.1:%d", port);
+	return child;
+}
+
+static void
+end_peer(pid_t child)
+{
+	kill(child, SIGKILL);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
+static void
+killed_process_is_noticed_at_once(void **state)
+{
+	char		address[64];
+	pid_t		child = start_peer(address);
+	mg_transport *a = open_any();
+	link_log	links = {0};
+	int64_t		since;
+
+	(void) state;
+	assert_int_equal(mg_transport_connect(a, PEER, address), MG_OK);
+	wait_link(a, &links, true);
+	since = mg_clock_monotonic_us();
+	end_peer(child);
+	wait_link(a, &links, false);
+	since = mg_clock_monotonic_us() - since;
+	print_message("noticed after %d us\n", (int) since);
+	assert_true(since < 500000);
+	mg_transport_close(a);
+}
+
+static void
+paused_process_never_blocks_the_sender(void **state)
+{
+	static uint8_t frame[4096];
+	char		address[64];
+	pid_t		child = start_peer(address);
+	mg_transport *a = open_any();
+	link_log	links = {0};
+	mg_status	status = MG_OK;
+	int64_t		longest = 0;
+	int			sent = 0;
+
+	(void) state;
+	assert_int_equal(mg_transport_connect(a, PEER, address), MG_OK);
+	wait_link(a, &links, true);
+	assert_int_equal(kill(child, SIGSTOP), 0);
+	while (status == MG_OK && sent < 10 * MG_TRANSPORT_QUEUE_MAX)
+	{
+		int64_t		before = mg_clock_monotonic_us();
+
+		status = mg_transport_send(a, PEER, frame, sizeof(frame));
+		if (mg_clock_monotonic_us() - before > longest)
+			longest = mg_clock_monotonic_us() - before;
+		sent += status == MG_OK;
+	}
+	assert_int_equal(status, MG_E_FULL);
+	assert_true(longest < 500000);
+
+	/* Silent for too long it counts as gone; awake again, it is there again, and hears what is new. */
+	wait_link(a, &links, false);
+	assert_int_equal(mg_transport_send(a, PEER, frame, sizeof(frame)), MG_E_NOT_FOUND);
+	assert_int_equal(kill(child, SIGCONT), 0);
+	wait_link(a, &links, true);
+	assert_int_equal(mg_transport_send(a, PEER, frame, sizeof(frame)), MG_OK);
+	end_peer(child);
+	mg_transport_close(a);
 }
 
 /* Sends bytes from a plain socket and waits until the other side closes, or has had enough time to read. */
@@ -493,9 +634,9 @@ send_garbage(int port, const void *bytes, size_t len)
 static void
 garbage_bytes_do_no_harm(void **state)
 {
-	/* An old ZeroMQ without versions: identity "MgARBAGE!", then frames of one and of two parts. */
+	/* An old ZeroMQ without versions: identity "MgARBAGE!1234", then frames of one and of two parts. */
 	static const char old_peer[] =
-	"\x0a\x00" "MgARBAGE!" "\x03\x01" "ab" "\x02\x00" "c" "\x02\x00" "d";
+	"\x0e\x00" "MgARBAGE!1234" "\x03\x01" "ab" "\x02\x00" "c" "\x02\x00" "d";
 	static const char stranger[] = "\x05\x00" "evil" "\x03\x00" "hi";
 	static const char http[] = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 	mg_transport *a = open_any();
@@ -552,7 +693,10 @@ main(void)
 		cmocka_unit_test(full_queue_is_refused_counted_and_keeps_order),
 		cmocka_unit_test(link_down_and_up_again_are_reported),
 		cmocka_unit_test(slot_can_be_closed_and_replaced),
+		cmocka_unit_test(two_slots_to_one_peer_do_not_disturb_each_other),
 		cmocka_unit_test(oversize_frame_breaks_the_link_and_nothing_else),
+		cmocka_unit_test(killed_process_is_noticed_at_once),
+		cmocka_unit_test(paused_process_never_blocks_the_sender),
 		cmocka_unit_test(garbage_bytes_do_no_harm),
 	};
 

@@ -1,0 +1,630 @@
+/*
+ * core/group/join.c - into the group and out of it.
+ *
+ * How: a joiner asks every address it knows until a leader admits it or somebody
+ * says why not.  Admitted, it is a learner: it fetches the log from where its
+ * data stands (or from the floor, whichever is lower: certification needs what
+ * lies above the floor), counts for nothing, and is taken into the view when it
+ * is near the tip.  Leaving is a view without the member; a leader that wants
+ * to leave hands the epoch over first.
+ */
+#include "core/group/group.h"
+
+#include <stdio.h>
+
+#define REBUILD_HINT "Start the node from a base backup (pg_basebackup) of a member."
+
+void
+mg_put_refuse(mg_node *node, int i, const char *text, const char *hint)
+{
+	size_t		mark = mg_msg_peer(node, i, MG_MSG_REFUSE);
+
+	mg_buf_put_text(&node->peers[i].out, node->config.address);
+	mg_buf_put_text(&node->peers[i].out, text);
+	mg_buf_put_text(&node->peers[i].out, hint);
+	mg_msg_end(&node->peers[i].out, mark);
+	if (node->peers[i].kind == MG_PEER_LEARNER)
+	{
+		/* Known just long enough to hear it. */
+		node->peers[i].kind = MG_PEER_GONE;
+		node->peers[i].gone_us = node->now_us;
+	}
+}
+
+void
+mg_put_join_request(mg_node *node, int i)
+{
+	size_t		mark = mg_msg_peer(node, i, MG_MSG_JOIN_REQUEST);
+	mg_buf	   *b = &node->peers[i].out;
+
+	mg_buf_put_text(b, node->config.cluster_name);
+	mg_buf_put_text(b, node->config.name);
+	mg_buf_put_text(b, node->config.address);
+	mg_buf_put(b, node->uuid.bytes, sizeof(node->uuid.bytes));
+	mg_buf_put_u64(b, node->position);
+	mg_buf_put_u8(b, (uint8_t) node->config.role);
+	mg_buf_put_u8(b, node->config.segment);
+	mg_buf_put_u32(b, node->config.weight);
+	mg_msg_end(b, mark);
+}
+
+typedef struct request
+{
+	char		cluster[MG_NAME_BYTES_MAX];
+	char		name[MG_NAME_BYTES_MAX];
+	char		address[MG_ADDRESS_BYTES_MAX];
+	mg_uuid		uuid;
+	mg_seqno	position;
+	uint8_t		role;
+	uint8_t		segment;
+	uint32_t	weight;
+} request;
+
+static void
+put_reply_head(mg_node *node, int i, uint8_t kind, const char *whom)
+{
+	mg_buf_put_text(&node->peers[i].out, node->config.address);
+	mg_buf_put_u8(&node->peers[i].out, kind);
+	mg_buf_put_text(&node->peers[i].out, whom);
+}
+
+static void
+redirect(mg_node *node, int i)
+{
+	int			l = mg_peer_of_member(node, node->leader);
+	size_t		mark;
+
+	if (l < 0 || !mg_active(node))
+		return;					/* nobody leads: the asker tries again */
+	mark = mg_msg_peer(node, i, MG_MSG_JOIN_REPLY);
+	put_reply_head(node, i, 1, node->peers[l].address);
+	mg_msg_end(&node->peers[i].out, mark);
+}
+
+/* By the leader: with a reason, or a place to start from. */
+static void
+admit(mg_node *node, int i, const request *q)
+{
+	mg_peer    *p = &node->peers[i];
+	bool		again = mg_view_find_incarnation(&node->latest, p->incarnation) >= 0;	/* has not got its view yet */
+	int			m = again ? -1 : mg_view_find_name(&node->latest, q->name);
+	char		text[MG_REASON_BYTES_MAX];
+	size_t		mark;
+	mg_seqno	start;
+	bool		data = q->role == MG_ROLE_DATA;
+
+	if (data && q->position > node->appended)
+	{
+		snprintf(text, sizeof(text), "the joining node (seqno %llu) is ahead of the cluster (seqno %llu)",
+				 (unsigned long long) q->position, (unsigned long long) node->appended);
+		mg_put_refuse(node, i, text, "Bootstrap the cluster from the most advanced node, or start this one from a base backup of a member.");
+		return;
+	}
+	if (m >= 0)
+	{
+		if (node->latest.members[m].id == node->self || strcmp(node->latest.members[m].address, q->address) != 0)
+		{
+			snprintf(text, sizeof(text), "a member named \"%s\" is in the cluster already, at %.100s",
+					 q->name, node->latest.members[m].address);
+			mg_put_refuse(node, i, text, "Give every node a mgrepl.node_name of its own.");
+			return;
+		}
+		return;					/* asked again when the old one is out of the view */
+	}
+	start = mg_cluster_floor(node);
+	if (q->position < start)
+		start = q->position;
+	if (data && start + 1 < node->log_first)
+	{
+		snprintf(text, sizeof(text), "the writesets from seqno %llu on are no longer in the log (it begins at %llu)",
+				 (unsigned long long) start + 1, (unsigned long long) node->log_first);
+		mg_put_refuse(node, i, text, "Start the node from a newer base backup of a member.");
+		return;
+	}
+	if (!again)
+		p->kind = MG_PEER_LEARNER;
+	p->wait_delivered = node->ordered;
+	p->near = !data;			/* an arbitrator has nothing to fetch */
+	p->admitted = true;
+	if (!again)
+		p->held = start;
+	p->min_seen = 0;
+	p->role = q->role;
+	p->segment = q->segment;
+	p->weight = q->weight > MG_WEIGHT_MAX ? MG_WEIGHT_MAX : q->weight;
+	snprintf(p->name, sizeof(p->name), "%s", q->name);
+
+	mark = mg_msg_peer(node, i, MG_MSG_JOIN_REPLY);
+	put_reply_head(node, i, 0, "");
+	mg_buf_put_u64(&p->out, start);
+	mg_buf_put_u64(&p->out, node->ordered);		/* verdicts up to here come from stamps */
+	mg_buf_put_u64(&p->out, node->lead_start);
+	mg_view_encode(&p->out, &node->view);
+	mg_msg_end(&p->out, mark);
+}
+
+/*
+ * Who asks to join has no identity.  If a member has its name and address, that
+ * one has lost it, and will not speak again.
+ */
+static void
+note_lost_identity(mg_node *node, const mg_view *view, const request *q, uint64_t incarnation)
+{
+	int			m = mg_view_find_name(view, q->name);
+	int			i;
+
+	if (m < 0 || strcmp(view->members[m].address, q->address) != 0 || view->members[m].id == node->self ||
+		view->members[m].incarnation == incarnation || mg_member_is_heard(node, view->members[m].id))
+		return;
+	i = mg_peer_of_member(node, view->members[m].id);
+	if (i >= 0 && node->peers[i].incarnation != incarnation)
+		node->peers[i].replaced = true;
+}
+
+/* Somebody asks for admission.  He is told why not, or whom to ask, or where to start. */
+void
+mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
+{
+	request		q;
+	int			i;
+	char		text[MG_REASON_BYTES_MAX];
+
+	mg_read_text(r, q.cluster, sizeof(q.cluster));
+	mg_read_text(r, q.name, sizeof(q.name));
+	mg_read_text(r, q.address, sizeof(q.address));
+	mg_read_copy(r, q.uuid.bytes, sizeof(q.uuid.bytes));
+	q.position = mg_read_u64(r);
+	q.role = mg_read_u8(r);
+	q.segment = mg_read_u8(r);
+	q.weight = mg_read_u32(r);
+	if (!mg_reader_done(r) || fh->incarnation == 0 || !mg_address_is_valid(q.address) || q.role > MG_ROLE_ARBITRATOR)
+	{
+		node->frames_damaged++;
+		return;
+	}
+	if (node->self == 0 || fh->incarnation == node->config.incarnation)
+		return;					/* nobody to admit anyone: silence, the asker times out */
+
+	/* Whoever asked from there before is gone. */
+	for (int k = 0; k < MG_PEERS_MAX; k++)
+		if (node->peers[k].kind == MG_PEER_LEARNER && node->peers[k].incarnation != fh->incarnation &&
+			strcmp(node->peers[k].address, q.address) == 0)
+			mg_peer_remove(node, k);
+	i = mg_peer_of_incarnation(node, fh->incarnation);
+	if (i < 0)
+	{
+		i = mg_peer_add(node, MG_PEER_LEARNER, q.address);
+		if (i < 0)
+			return;
+		node->peers[i].incarnation = fh->incarnation;
+		snprintf(node->peers[i].name, sizeof(node->peers[i].name), "%s", q.name);
+	}
+	node->peers[i].heard_us = node->now_us;
+
+	if (strcmp(q.cluster, node->config.cluster_name) != 0)
+	{
+		snprintf(text, sizeof(text), "this is cluster \"%s\", not \"%s\"", node->config.cluster_name, q.cluster);
+		mg_put_refuse(node, i, text, "Set mgrepl.cluster_name to the cluster's name, or correct the address.");
+		return;
+	}
+	note_lost_identity(node, &node->latest, &q, fh->incarnation);
+	if (mg_is_joint(node))
+		note_lost_identity(node, &node->old, &q, fh->incarnation);
+	if (mg_uuid_is_zero(&q.uuid) && q.role == MG_ROLE_DATA)
+	{
+		mg_put_refuse(node, i, "the data of the joining node does not belong to any cluster", REBUILD_HINT);
+		return;
+	}
+	if (!mg_uuid_equal(&q.uuid, &node->uuid) && !mg_uuid_is_zero(&q.uuid))
+	{
+		mg_put_refuse(node, i, "the data of the joining node belongs to another cluster", REBUILD_HINT);
+		return;
+	}
+	if (!node->leading)
+	{
+		redirect(node, i);
+		return;
+	}
+	if (node->peers[i].kind == MG_PEER_MEMBER && (node->peers[i].acked || fh->member != 0))
+		return;					/* an old request: it is here */
+	node->peers[i].admitted = node->peers[i].near = false;
+	if (!mg_active(node) || node->delivered < node->lead_start || node->state == MG_STATE_NON_PRIMARY ||
+		node->latest.id > node->delivered)
+		return;					/* in a moment */
+	admit(node, i, &q);
+}
+
+void
+mg_join_failed(mg_node *node, const char *text, const char *hint)
+{
+	char		why[MG_REASON_BYTES_MAX];
+
+	snprintf(why, sizeof(why), "join refused: %s", text);
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_peer_remove(node, i);
+	if (node->self != 0)
+	{
+		node->self = 0;
+		mg_state_save(node);
+	}
+	node->leader = 0;
+	mg_node_shift(node, MG_STATE_OPEN, why);
+	mg_fx_answer(node, false, text, hint);
+}
+
+void
+mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
+{
+	uint8_t		kind = mg_read_u8(r);
+	char		address[MG_ADDRESS_BYTES_MAX];
+	mg_seqno	start,
+				known,
+				lead_start;
+	mg_view		view;
+
+	mg_read_text(r, address, sizeof(address));
+	if (r->bad || node->state != MG_STATE_JOINING)
+		return;
+	if (kind == 1)
+	{
+		if (mg_address_is_valid(address) && mg_peer_of_address(node, address) < 0)
+		{
+			int			l = mg_peer_add(node, MG_PEER_SEED, address);
+
+			if (l >= 0)
+				mg_put_join_request(node, l);
+		}
+		return;
+	}
+	if (kind != 0)
+		return;
+	start = mg_read_u64(r);
+	known = mg_read_u64(r);
+	lead_start = mg_read_u64(r);
+	if (mg_view_decode(r, &view) != MG_OK || !mg_reader_done(r) || view.n == 0 || fh->epoch >= UINT64_MAX / 2 ||
+		fh->member == 0)
+		return;
+	if (node->view.id != 0 || (start > node->position && !mg_is_arbitrator(node)))
+		return;					/* answered twice, or not an answer to this node */
+	if (mg_is_arbitrator(node))
+	{
+		node->uuid = view.uuid;
+		mg_state_rehash(node);
+	}
+	else if (!mg_uuid_equal(&view.uuid, &node->uuid))
+		return;
+	else
+	{
+		mg_rebase(node, start);
+		mg_fx_add(node, MG_FX_RESET_LOG)->generation = ++node->generation;
+		node->known_upto = known;
+	}
+	mg_send_frames(node);
+	node->last_entries_us = node->now_us;
+	if (mg_view_find_incarnation(&view, node->config.incarnation) >= 0)
+		view.id = start > 0 ? start : 1;	/* the view that takes this node in is still to come */
+	node->view = node->latest = node->old = view;
+	node->epoch = node->promised = fh->epoch;
+	node->leader = fh->member;
+	node->lead_start = lead_start;
+	for (int k = 0; k < MG_PEERS_MAX; k++)
+		mg_peer_forget_acks(&node->peers[k]);
+	mg_peers_follow(node, &view, false);
+	for (int k = 0; k < MG_PEERS_MAX; k++)
+		if (node->peers[k].kind == MG_PEER_SEED)
+			mg_peer_remove(node, k);
+	if (mg_is_arbitrator(node))
+		return;
+	mg_fx_log(node, "join: admitted, catching up from seqno %llu to %llu",
+			  (unsigned long long) start + 1, (unsigned long long) known);
+	if (mg_peer_of_member(node, node->leader) >= 0)
+		mg_put_fetch(node, mg_peer_of_member(node, node->leader));
+}
+
+void
+mg_on_refuse(mg_node *node, mg_reader *r)
+{
+	char		text[MG_REASON_BYTES_MAX];
+	char		hint[MG_REASON_BYTES_MAX];
+
+	mg_read_text(r, text, sizeof(text));
+	mg_read_text(r, hint, sizeof(hint));
+	if (!r->bad && node->state == MG_STATE_JOINING && node->self == 0)
+		mg_join_failed(node, text, hint);
+}
+
+void
+mg_join_tick(mg_node *node)
+{
+	if (node->state != MG_STATE_JOINING || node->self != 0)
+		return;
+	if (node->view.id == 0)
+	{
+		if (node->now_us - node->last_join_us >= MG_JOIN_RETRY_US)
+		{
+			node->last_join_us = node->now_us;
+			for (int i = 0; i < MG_PEERS_MAX; i++)
+				if (node->peers[i].kind != MG_PEER_NONE)
+					mg_put_join_request(node, i);
+		}
+		if (node->config.join_timeout_us > 0 && node->now_us - node->join_since_us > node->config.join_timeout_us)
+			mg_join_failed(node, "no member of a primary component answered at the given addresses",
+						   "Check the addresses, that the nodes there run and are SYNCED, and that this node's mgrepl.node_address can be reached from them.");
+		return;
+	}
+	if (!mg_is_arbitrator(node) && node->now_us - node->last_fetch_us >= 4 * node->config.fetch_us)
+		mg_fetch_missing(node);
+
+	/* Admitted, but the one who admitted it is gone or has forgotten it: asks anew. */
+	if (node->now_us - node->last_entries_us > node->config.suspect_us)
+	{
+		memset(&node->view, 0, sizeof(node->view));
+		node->leader = 0;
+		if (node->delivered > node->position)
+			node->position = node->delivered;
+		for (int i = 0; i < MG_PEERS_MAX; i++)
+			if (node->peers[i].kind != MG_PEER_NONE)
+			{
+				node->peers[i].kind = MG_PEER_SEED;
+				node->peers[i].incarnation = 0;
+				node->peers[i].member = 0;
+				node->peers[i].life = 0;
+				node->peers[i].held = node->peers[i].flushed = 0;
+			}
+		node->last_join_us = 0;
+	}
+}
+
+/* ------------------------------------------------------------------ commands */
+
+void
+mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
+{
+	mg_view		view;
+	mg_member  *me;
+	uint64_t	epoch = node->promised;
+	mg_member_id next = node->latest.next_member_id;
+	char		text[MG_REASON_BYTES_MAX];
+
+	node->answer_due = true;
+	if (mg_is_arbitrator(node))
+	{
+		mg_fx_answer(node, false, "an arbitrator has no data to begin a cluster with", "Bootstrap a node with data.");
+		return;
+	}
+	if (node->state != MG_STATE_OPEN && node->state != MG_STATE_NON_PRIMARY)
+	{
+		mg_fx_answer(node, false, "this node is in a cluster already", "Call mgrepl.leave() first.");
+		return;
+	}
+	if (node->self != 0 && node->latest.n > 1 && !force)
+	{
+		snprintf(text, sizeof(text), "this node is one of %u members of the last primary component", node->latest.n);
+		mg_fx_answer(node, false, text,
+					 "A majority of them forms the cluster again by itself as soon as it runs. If that can never be: transactions that only the others hold are lost with mgrepl.bootstrap(force => true), and they must be rebuilt from this node.");
+		return;
+	}
+	if (node->known_upto == UINT64_MAX || node->known_upto > node->stamped_upto)
+		node->known_upto = node->stamped_upto;
+	mg_unorder(node, node->appended);
+	if (node->ordered < node->position && !force)
+	{
+		mg_fx_answer(node, false, "the writeset log ends before the position of the data",
+					 "The log has lost transactions that the data holds. To go on from the data: mgrepl.bootstrap(force => true); the other nodes must then be rebuilt from this one.");
+		return;
+	}
+	if (node->ordered < node->position)
+	{
+		mg_log_from_data(node);
+		node->overflown = false;
+	}
+	if (node->overflown)
+	{
+		/* What this node could not take in must not stay in the log behind it. */
+		mg_effect  *fx = mg_fx_add(node, node->appended < node->log_first ? MG_FX_RESET_LOG : MG_FX_TRUNCATE);
+
+		fx->seqno = node->appended;
+		fx->generation = ++node->generation;
+		node->overflown = false;
+	}
+	mg_own_submissions_unknown(node);
+	node->leave_asked = false;
+	node->uuid = *uuid;
+	mg_state_rehash(node);
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_peer_remove(node, i);
+
+	/* Above anything that this node has heard of. */
+	if (node->seen_epoch > epoch)
+		epoch = node->seen_epoch;
+	if (mg_epoch_of(node, node->appended) > epoch)
+		epoch = mg_epoch_of(node, node->appended);
+	if (node->latest.epoch > epoch)
+		epoch = node->latest.epoch;
+	epoch++;
+
+	/*
+	 * What the own log holds counts as agreed: the operator says that this
+	 * node goes on alone.  It comes out before the new view is in force.
+	 */
+	node->self = 0;
+	node->state = MG_STATE_JOINING;
+	node->heard_delivered = node->appended;
+	node->epoch = node->promised = epoch;
+	node->leader = UINT32_MAX;
+	mg_deliver_ready(node);
+	if (node->state != MG_STATE_JOINING || node->delivered < node->appended)
+	{
+		mg_node_shift(node, MG_STATE_OPEN, "the writeset log contradicts itself");
+		mg_fx_answer(node, false, "the writeset log of this node contradicts itself, or its data lags far behind it",
+					 "See the server log; if the appliers are still busy, try again later.");
+		return;
+	}
+	if (node->view.next_member_id > next)
+		next = node->view.next_member_id;
+	for (uint32_t k = 0; k <= MG_MEMBERS_MAX; k++)
+	{
+		if (node->origins[k].id >= next && node->origins[k].id != 0)
+			next = node->origins[k].id + 1;
+		mg_origin_clear(node, &node->origins[k]);
+	}
+	memset(&view, 0, sizeof(view));
+	view.uuid = *uuid;
+	view.next_member_id = next > 0 ? next : 1;
+	me = &view.members[0];
+	me->id = view.next_member_id++;
+	me->life = 1;
+	me->weight = node->config.weight > 0 ? node->config.weight : 1;
+	me->segment = node->config.segment;
+	me->incarnation = node->config.incarnation;
+	snprintf(me->name, sizeof(me->name), "%s", node->config.name);
+	snprintf(me->address, sizeof(me->address), "%s", node->config.address);
+	view.n = 1;
+	view.joined = me->id;
+	view.leader = me->id;
+
+	node->view = node->latest = node->old = view;	/* in force for its own entry: nobody else could agree to it */
+	node->self = node->voted = me->id;
+	node->life = 1;
+	node->life_promised = epoch;
+	node->recovered = UINT64_MAX;
+	node->leader = me->id;
+	node->leading = true;
+	node->electing = MG_VOTE_NONE;
+	node->seen_epoch = epoch;
+	node->no_leader_us = 0;
+	node->last_floor = 0;
+	node->lead_start = node->ordered + 1;
+	node->sync_at = node->lead_start;
+	mg_own_stream_begin(node);
+	mg_order_view(node, &view);
+}
+
+void
+mg_on_join(mg_node *node, const char *addresses)
+{
+	char		address[MG_ADDRESS_BYTES_MAX];
+	int			n = 0;
+
+	node->answer_due = true;
+	if (node->state != MG_STATE_OPEN)
+	{
+		mg_fx_answer(node, false, node->state == MG_STATE_NON_PRIMARY ?
+					 "this node is a member and in search of the others" : "this node is in a cluster already",
+					 "Call mgrepl.leave() first.");
+		return;
+	}
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_peer_remove(node, i);
+	while (*addresses != '\0' && n < MG_SEEDS_MAX)
+	{
+		size_t		len = strcspn(addresses, ",");
+
+		if (len > 0 && len < sizeof(address))
+		{
+			memcpy(address, addresses, len);
+			address[len] = '\0';
+			if (mg_address_is_valid(address) && strcmp(address, node->config.address) != 0 &&
+				mg_peer_of_address(node, address) < 0 && mg_peer_add(node, MG_PEER_SEED, address) >= 0)
+				n++;
+		}
+		addresses += len;
+		if (*addresses == ',')
+			addresses++;
+	}
+	if (n == 0)
+	{
+		mg_fx_answer(node, false, "no usable address of another node is given",
+					 "Write addresses as gcomm://host:port,host:port and leave out this node's own.");
+		return;
+	}
+	memset(&node->view, 0, sizeof(node->view));
+	memset(&node->latest, 0, sizeof(node->latest));
+	memset(&node->old, 0, sizeof(node->old));
+	if (node->delivered > node->position)
+		node->position = node->delivered;
+	node->leave_asked = false;
+	node->leader = 0;
+	node->recovered = UINT64_MAX;
+	node->join_since_us = node->now_us;
+	node->last_join_us = node->now_us - MG_JOIN_RETRY_US;
+	mg_node_shift(node, MG_STATE_JOINING, "asking for admission");
+}
+
+static bool
+has_company(const mg_node *node)
+{
+	for (uint32_t m = 0; m < node->latest.n; m++)
+		if (node->latest.members[m].id != node->self && node->latest.members[m].role == MG_ROLE_DATA)
+			return true;
+	return false;
+}
+
+/* Its identity stays saved: started again, it is the member that it was. */
+static void
+leave_alone(mg_node *node, const char *why)
+{
+	mg_own_submissions_unknown(node);
+	mg_send_frames(node);
+	node->self = 0;
+	node->leader = 0;
+	node->leading = false;
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_peer_remove(node, i);
+	mg_node_shift(node, MG_STATE_OPEN, why);
+	mg_fx_answer(node, true, "left the cluster", "");
+}
+
+void
+mg_on_leave(mg_node *node)
+{
+	node->answer_due = true;
+	if (node->state == MG_STATE_JOINING)
+		mg_join_failed(node, "the join was given up", "");
+	else if (node->state == MG_STATE_OPEN || node->self == 0)
+		mg_fx_answer(node, false, "this node is in no cluster", "Call mgrepl.join() or mgrepl.bootstrap() to be in one.");
+	else if (node->state == MG_STATE_INCONSISTENT)
+		leave_alone(node, "left the cluster without its consent: this node's data differs");
+	else if (node->state != MG_STATE_SYNCED)
+		leave_alone(node, "left the cluster without its consent: it was not reachable");
+	else if (!mg_is_arbitrator(node) && !has_company(node))
+		leave_alone(node, "left the cluster as its last member");
+	else
+		node->leave_asked = true;
+}
+
+void
+mg_leave_tick(mg_node *node)
+{
+	int			best = -1;
+
+	if (!node->leave_asked || node->self == 0 || !mg_active(node) ||
+		node->now_us - node->handover_us < MG_LEAD_REPEAT_US / 2)
+		return;
+	node->handover_us = node->now_us;
+	if (!node->leading)
+	{
+		int			l = mg_peer_of_member(node, node->leader);
+
+		if (l >= 0)
+			mg_msg_end(&node->peers[l].out, mg_msg_peer(node, l, MG_MSG_LEAVE_REQUEST));
+		return;
+	}
+	if (!has_company(node))
+	{
+		leave_alone(node, "left the cluster as its last member");
+		return;
+	}
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+	{
+		const mg_peer *p = &node->peers[i];
+
+		if (p->kind != MG_PEER_MEMBER || p->role != MG_ROLE_DATA || !p->acked || p->leaving ||
+			mg_view_find(&node->latest, p->member) < 0 || !mg_member_is_heard(node, p->member))
+			continue;
+		if (best < 0 || p->held > node->peers[best].held)
+			best = i;
+	}
+	if (best >= 0)
+		mg_msg_end(&node->peers[best].out, mg_msg_peer(node, best, MG_MSG_HANDOVER));
+}
