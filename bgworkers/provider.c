@@ -506,37 +506,41 @@ restore_state(void)
 	pfree(bytes);
 }
 
+/* An entry of the own log, if it is there. */
+static bool
+recover_entry(mg_seqno seqno)
+{
+	static char *buf = NULL;
+	static size_t cap = 0;
+	mg_log_place place;
+	mg_input	in = input(MG_IN_RECOVER);
+
+	if (seqno == 0 || mg_log_find(me.log, seqno, &place) != MG_OK)
+		return false;
+	if (cap < place.len)
+	{
+		cap = Max(place.len, 65536);
+		buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
+	}
+	if (mg_log_read(me.log, seqno, &place, buf) != MG_OK)
+		disk_is_broken("reading the writeset log");
+	in.seqno = seqno;
+	in.bytes = buf;
+	in.len = place.len;
+	step(&in);
+	return true;
+}
+
 /* The own log, from far enough below the data for any certification window. */
 static void
 recover_log(void)
 {
-	char	   *buf = NULL;
-	size_t		cap = 0;
 	mg_seqno	first = Max(mg_log_first(me.log), 1);
 
 	if (me.position.seqno > first + MG_ENTRIES_MAX / 2)
 		first = me.position.seqno - MG_ENTRIES_MAX / 2;
-	for (mg_seqno s = first; s <= mg_log_last(me.log); s++)
-	{
-		mg_log_place place;
-		mg_input	in = input(MG_IN_RECOVER);
-
-		if (mg_log_find(me.log, s, &place) != MG_OK)
-			break;
-		if (cap < place.len)
-		{
-			cap = Max(place.len, 65536);
-			buf = buf ? repalloc_huge(buf, cap) : MemoryContextAllocHuge(TopMemoryContext, cap);
-		}
-		if (mg_log_read(me.log, s, &place, buf) != MG_OK)
-			disk_is_broken("reading the writeset log");
-		in.seqno = s;
-		in.bytes = buf;
-		in.len = place.len;
-		step(&in);
-	}
-	if (buf)
-		pfree(buf);
+	while (first <= mg_log_last(me.log) && recover_entry(first))
+		first++;
 }
 
 /* Goes on as the member that it was, if it was one. */
@@ -985,6 +989,10 @@ join(const char *addresses)
 			memset(&me.position, 0, sizeof(me.position));
 		CommitTransactionCommand();
 		node_renew();
+
+		/* What its data stands at, by its own log and promises: a member compares that with its own. */
+		restore_state();
+		recover_entry(me.position.seqno);
 	}
 	in.text = addresses;
 	step(&in);

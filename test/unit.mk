@@ -47,6 +47,7 @@ unit: $(UNIT_PROGRAMS) $(REPLAY_PROGRAMS)
 # ---- fuzzing: libFuzzer, so clang ----
 FUZZ_CC ?= clang
 FUZZ_SECONDS ?= 60
+# Low limits: a node is made faster, and the limits are met.
 FUZZ_CFLAGS = $(HOST_CFLAGS) -O1 $(SAN_FLAGS) -Itest/unit -DMG_ENTRIES_MAX=4096 -DMG_PENDING_MAX=256
 
 FUZZ_PROGRAMS := $(patsubst test/fuzz/%.c,build/fuzz/%,$(sort $(wildcard test/fuzz/fuzz_*.c)))

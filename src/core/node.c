@@ -173,16 +173,18 @@ watch_primary(mg_node *node)
 	if (node->state == MG_STATE_SYNCED && !there)
 	{
 		/* Electing takes a moment; until then writes wait. */
-		if (!node->leading && mg_quorum_heard(node, NULL) && node->no_leader_us != 0 &&
-			node->now_us - node->no_leader_us < node->config.suspect_us)
+		if (!node->leading && mg_quorum_heard(node, NULL) &&
+			(node->no_leader_us == 0 || node->now_us - node->no_leader_us < node->config.suspect_us))
 			return;
 		node->sync_at = node->leading ? node->delivered : UINT64_MAX;
+		node->leader_frames = 0;
 		mg_node_shift(node, MG_STATE_NON_PRIMARY,
 					  mg_quorum_heard(node, NULL) ? "no leader could be elected" : "the majority of the members is silent");
 	}
 	else if (node->state == MG_STATE_NON_PRIMARY && there &&
 			 (mg_is_arbitrator(node) ? node->arbitrated_epoch == node->epoch :
-			  node->committed >= node->sync_at && node->delivered >= node->lead_start && own_life_is_known(node)))
+			  node->committed >= node->sync_at && node->delivered >= node->lead_start && own_life_is_known(node)) &&
+			 (node->leading || node->leader_frames >= MG_LEADER_FRAMES))
 	{
 		node->sync_at = 0;
 		node->resumed = false;

@@ -1553,7 +1553,7 @@ parse_name(const char *name, uint64_t *number)
 	if (strspn(name, "0123456789abcdef") != 16 || strcmp(name + 16, ".seg") != 0)
 		return false;
 	*number = strtoull(name, NULL, 16);
-	return *number != 0;
+	return *number != 0 && *number <= INT64_MAX;
 }
 
 static mg_status
@@ -1615,8 +1615,8 @@ recovery_header(recovery *r, found_file *file)
 						file->number, r->log->dir, mg_load_u32(header + 4), MG_LOG_VERSION);
 				status = MG_E_VERSION;
 			}
-			file->valid = mg_load_u64(header + 8) == file->number;
 			file->first = mg_load_u64(header + 16);
+			file->valid = mg_load_u64(header + 8) == file->number && file->first <= INT64_MAX;
 			file->id = mg_load_u64(header + 24);
 		}
 	}

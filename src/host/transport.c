@@ -58,8 +58,16 @@
 #define RECONNECT_MAX_MS	100
 #define CONNECT_TIMEOUT_MS	1000	/* else the kernel tries one SYN for minutes */
 #define HANDSHAKE_MS		5000
-#define HEARTBEAT_MS		1000
-#define HEARTBEAT_TIMEOUT_MS	3000
+
+/*
+ * A connection whose other end is gone without a word is found by TCP itself.
+ * Not by ZeroMQ's heartbeats: with them libzmq 4.3 aborts the process when a
+ * queue is full at the wrong moment (its issues 3937 and 4767, open).
+ */
+#define UNACKNOWLEDGED_MS	3000
+#define KEEPALIVE_IDLE_S	2
+#define KEEPALIVE_EVERY_S	1
+#define KEEPALIVE_TRIES		3
 
 #define DEALER_INCOMING_MAX 4096	/* only ZeroMQ's own commands ever come that way */
 
@@ -189,9 +197,11 @@ set_common(void *socket, bool ipv6)
 		set_int(socket, ZMQ_RCVHWM, MG_TRANSPORT_QUEUE_MAX) &&
 		set_int(socket, ZMQ_IPV6, ipv6 ? 1 : 0) &&
 		set_int(socket, ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS) &&
-		set_int(socket, ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS) &&
-		set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS) &&
-		set_int(socket, ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS);
+		set_int(socket, ZMQ_TCP_MAXRT, UNACKNOWLEDGED_MS) &&
+		set_int(socket, ZMQ_TCP_KEEPALIVE, 1) &&
+		set_int(socket, ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S) &&
+		set_int(socket, ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_EVERY_S) &&
+		set_int(socket, ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_TRIES);
 }
 
 /* The thread that ZeroMQ starts with its first socket must take no signals. */

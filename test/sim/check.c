@@ -273,8 +273,12 @@ check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 			yes += view->members[m].weight;
 	}
 	if (yes * 2 <= all || disks == 0)
+	{
+		for (int i = 0; i < w->n; i++)
+			TRACE(w, i, "has flushed seqno %llu, member %u", (unsigned long long) w->hosts[i].log.flushed, w->hosts[i].identity);
 		sim_fail(w, "%s delivers seqno %llu, which only %llu of %llu have on disk", h->name, (unsigned long long) seqno,
 				 (unsigned long long) yes, (unsigned long long) all);
+	}
 }
 
 static void
@@ -586,6 +590,9 @@ view_survives(world *w, const mg_view *view, const sim_host *without)
 bool
 check_may_destroy(world *w, const sim_host *h)
 {
+	/* A node that has to be rebuilt because of what was lost from memory would count as well. */
+	if (w->volatile_percent > 0)
+		return false;
 	if (w->last_view == 0 || !view_survives(w, w->history[w->last_view].e.view, h))
 		return false;
 	for (int i = 0; i < w->n; i++)

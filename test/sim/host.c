@@ -151,11 +151,9 @@ log_open(world *w, sim_host *h)
 		if (!log_at(log, s)->bad)
 			continue;
 		if (s <= log->flushed)
-		{
 			log->damaged = true;
-			for (mg_seqno t = s; t <= log->last; t++)
-				check_lost(w, t);
-		}
+		for (mg_seqno t = s; t <= log->last; t++)
+			check_lost(w, t);
 		TRACE(w, h->index, "the log ends before seqno %llu%s", (unsigned long long) s, log->damaged ? ", it is damaged" : "");
 		log_cut(log, s - 1);
 		break;
@@ -387,6 +385,21 @@ node_renew(world *w, sim_host *h)
 	h->delivered = h->store.committed;
 	h->evicted = false;
 	node_make(w, h);
+	if (h->have_saved)
+	{
+		mg_input	in = {.type = MG_IN_RESTORE,.peer = -1,.slot = -1};
+
+		in.bytes = h->saved;
+		in.len = h->saved_len;
+		host_feed(w, h, &in);
+		if (h->delivered >= h->log.first && h->delivered <= h->log.last && h->delivered > 0)
+		{
+			in = (mg_input) {.type = MG_IN_RECOVER,.peer = -1,.slot = -1,.seqno = h->delivered};
+			in.bytes = log_at(&h->log, h->delivered)->bytes;
+			in.len = log_at(&h->log, h->delivered)->len;
+			host_feed(w, h, &in);
+		}
+	}
 	TRACE(w, h->index, "a new node at seqno %llu", (unsigned long long) h->delivered);
 }
 
@@ -713,10 +726,14 @@ answer(world *w, sim_host *h, bool ok, const char *text)
 	}
 	w->sum.join_refusals++;
 	h->join_us = w->now + SECOND;
-	if (strstr(text, "no longer") != NULL || strstr(text, "ahead of the cluster") != NULL)
+	if (strstr(text, "ahead of the cluster") != NULL || strstr(text, "another transaction") != NULL)
 	{
-		if (strstr(text, "ahead of the cluster") != NULL && w->volatile_percent == 0)
+		if (!check_may_be_inconsistent(w))
 			sim_fail(w, "%s is refused: %s", h->name, text);
+		host_rebuild(w, h);
+	}
+	else if (strstr(text, "no longer") != NULL)
+	{
 		host_rebuild(w, h);
 	}
 }

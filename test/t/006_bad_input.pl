@@ -59,7 +59,8 @@ is($c->status($new, 'node_state'), 'OPEN', 'it is still in no cluster');
 {
 	my $r = $c->refuses($new, "BEGIN; SELECT mgrepl.join('gcomm://$leader'); COMMIT", '25001', qr/transaction block/, 'join: inside a transaction block');
 	$c->refuses(1, 'SELECT mgrepl.bootstrap()', '\w{5}', qr/\S/, 'bootstrap: of a member');
-	$c->refuses(2, "SELECT mgrepl.join('gcomm://$leader')", '\w{5}', qr/\S/, 'join: by a member');
+	$c->refuses(2, "SELECT mgrepl.join('gcomm://127.0.0.1:$nobody')", '\w{5}', qr/\S/, 'join: by a member, to somebody else');
+	ok($c->try(2, "SELECT mgrepl.join('gcomm://$leader')")->{ok}, 'join: by a member, to its own cluster: it is there already');
 	$c->refuses($new, 'SELECT mgrepl.leave()', '\w{5}', qr/\S/, 'leave: by a node that is no member');
 }
 cluster_works('wrong addresses');

@@ -201,14 +201,16 @@ sub ends_early
 
 # ---- a disk that hangs holds up "local" there and "all" anywhere, and nobody else ----
 # It is the thread that flushes the log that stands still, as in a flush that takes long.
+my $thread;
+my $ptrace = sub { return syscall(SYS_ptrace(), $_[0], $thread + 0, 0, 0) == 0 };
 SKIP: {
 	my $pid = $c->provider_pid(1);
-	my ($thread) = grep { $_ != $pid && slurp_file("/proc/$pid/task/$_/comm") !~ /^ZMQ/ } map { m{(\d+)$} } glob "/proc/$pid/task/*";
-	my $ptrace = sub {
-		my ($request) = @_;
-		return syscall(SYS_ptrace(), $request, $thread + 0, 0, 0) == 0;
-	};
-	skip 'no ptrace here', 1 unless eval { require 'syscall.ph' } && $ptrace->(0x4206);	# SEIZE
+	($thread) = grep { $_ != $pid && slurp_file("/proc/$pid/task/$_/comm") !~ /^ZMQ/ } map { m{(\d+)$} } glob "/proc/$pid/task/*";
+	unless (eval { require 'syscall.ph' } && $ptrace->(0x4206))	# SEIZE
+	{
+		undef $thread;
+		skip 'no ptrace here', 1;
+	}
 
 	my $hang = sub { $ptrace->(0x4207) && waitpid($thread, 0x40000000) == $thread or BAIL_OUT("INTERRUPT: $!") };	# and __WALL
 	my $go_on = sub { $ptrace->(7) or BAIL_OUT("CONT: $!") };
@@ -237,18 +239,20 @@ SKIP: {
 	ends_early('all', 'flushed to disk by all members', $hang, $go_on);
 	$hang->();
 	$ptrace->(17) or BAIL_OUT("DETACH: $!");
+	undef $thread;
 	$c->same_content('a disk that hung for a while');
 }
 
 # ---- a silent member holds up "all" and "applied" until it is suspected, and nobody else ----
 for my $level (qw(all applied))
 {
+	my $silent = $c->leader(1) == 3 ? 2 : 3;
 	my $waiting = $c->session(1);
-	my @others = map { $c->session($_) } 1, 2;
+	my @others = map { $c->session($_) } grep { $_ != $silent } $c->all;
 	my $meanwhile = 0;
 
 	$waiting->run("SET mgrepl.durability = '$level'");
-	$c->pause(3);
+	$c->pause($silent);
 	my $id = ++$n;
 	$waiting->start("INSERT INTO t VALUES ($id, 'silent');");
 	my $there = sub { return $others[0]->run("SELECT count(*) FROM t WHERE id = $id")->{out} eq '1' };
@@ -266,7 +270,7 @@ for my $level (qw(all applied))
 	my $r = $waiting->finish;
 	ok($r->{ok} && $r->{err} eq '', "$level: it does not wait for one that is suspected") or diag($r->{err});
 	is($c->status(1, 'cluster_size'), 3, "$level: and need not be evicted for that");
-	$c->resume(3);
+	$c->resume($silent);
 	$_->quit for $waiting, @others;
 	$c->wait_synced($_) for $c->all;
 	$c->wait_size(3);
@@ -340,3 +344,9 @@ my @crashes = grep { /PANIC|TRAP|inconsistent/i } $c->unexpected_log;
 is("@crashes", '', 'no process crashed, no node became inconsistent');
 
 done_testing();
+
+# The server of a test that has died must be able to stop.
+END
+{
+	$ptrace->(17) if $thread;
+}

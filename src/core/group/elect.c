@@ -15,11 +15,29 @@
  */
 #include "core/group/group.h"
 
+#include <stdio.h>
+
 static uint64_t
 chance(mg_node *node, uint64_t n)
 {
 	node->random += UINT64_C(0x9e3779b97f4a7c15);
 	return mg_mix64(node->random) % n;
+}
+
+/* Of the member ids of an epoch; 0 if the epochs have outgrown the ids. */
+mg_member_id
+mg_first_id(uint64_t epoch)
+{
+	return epoch < UINT32_MAX / MG_IDS_PER_EPOCH ? (mg_member_id) (epoch * MG_IDS_PER_EPOCH) : 0;
+}
+
+/* Nobody counts that far ahead: bytes that would use the epochs up. */
+static bool
+is_absurd(const mg_node *node, uint64_t epoch)
+{
+	uint64_t	own = node->seen_epoch > node->promised ? node->seen_epoch : node->promised;
+
+	return epoch > own + MG_EPOCH_LEAP_MAX;
 }
 
 /* ------------------------------------------------------------------ leading */
@@ -111,6 +129,9 @@ mg_become_leader(mg_node *node)
 	begin_epoch(node, epoch, node->self);
 	node->last_floor = 0;
 	node->lead_start = node->ordered + 1;
+#if MG_CANARY == 9
+	node->tail_cert_upto = node->delivered;
+#endif
 	if (node->state == MG_STATE_NON_PRIMARY)
 		node->sync_at = node->lead_start;
 	mg_fx_log(node, "group: this node leads epoch %llu from seqno %llu on",
@@ -121,13 +142,15 @@ mg_become_leader(mg_node *node)
 	view.left_how = MG_LEFT_NOBODY;
 
 	/* The last leader may have given ids in a view that got lost: each epoch has ids of its own. */
-	if (view.next_member_id < (mg_member_id) epoch * MG_IDS_PER_EPOCH)
-		view.next_member_id = (mg_member_id) epoch * MG_IDS_PER_EPOCH;
+	if (view.next_member_id < mg_first_id(epoch))
+		view.next_member_id = mg_first_id(epoch);
 	for (uint32_t m = 0; m < view.n; m++)
 		if (view.members[m].id == node->self && view.members[m].life != node->life)
 		{
 			view.members[m].life = node->life;
 			view.members[m].incarnation = node->config.incarnation;
+			view.members[m].segment = node->config.segment;
+			snprintf(view.members[m].address, sizeof(view.members[m].address), "%s", node->config.address);
 			view.joined = node->self;
 			view.left_how = MG_LEFT_RESTARTED;
 		}
@@ -324,7 +347,7 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 
 	mg_read_text(r, address, sizeof(address));
 	if (!mg_reader_done(r) || kind < MG_VOTE_ASKING || kind > MG_VOTE_HANDOVER || fh->member == 0 ||
-		!mg_address_is_valid(address) || epoch >= UINT64_MAX / 2 || promised > epoch)
+		!mg_address_is_valid(address) || is_absurd(node, epoch) || promised > epoch)
 	{
 		node->frames_damaged++;
 		return;
@@ -340,9 +363,11 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 		node->peers[i].incarnation = fh->incarnation;
 		node->peers[i].gone_us = node->now_us;
 	}
+	else if (node->peers[i].kind == MG_PEER_MEMBER && strcmp(node->peers[i].address, address) != 0)
+		mg_peer_moved(node, i, address);
 	if (is_over(node, fh->member))
 	{
-		mg_put_not_member(node, i, 0);
+		mg_put_not_member(node, i, fh->member, 0);
 		return;
 	}
 	if (promised > node->seen_epoch)
@@ -379,7 +404,7 @@ mg_on_vote_reply(mg_node *node, int i, mg_reader *r)
 	uint64_t	promised = mg_read_u64(r);
 	mg_peer    *p = &node->peers[i];
 
-	if (!mg_reader_done(r) || promised >= UINT64_MAX / 2)
+	if (!mg_reader_done(r) || is_absurd(node, promised))
 	{
 		node->frames_damaged++;
 		return;
@@ -499,7 +524,7 @@ mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 		if (k > 0 && (table[k].epoch <= table[k - 1].epoch || table[k].first <= table[k - 1].first))
 			r->bad = true;
 	}
-	if (!mg_reader_done(r) || fh->member == 0 || fh->epoch >= UINT64_MAX / 2)
+	if (!mg_reader_done(r) || fh->member == 0 || is_absurd(node, fh->epoch))
 	{
 		node->frames_damaged++;
 		return;
@@ -606,26 +631,28 @@ mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 
 /* why: 0 the view was changed, 1 the log does not reach back to what it needs. */
 void
-mg_put_not_member(mg_node *node, int i, uint8_t why)
+mg_put_not_member(mg_node *node, int i, mg_member_id whom, uint8_t why)
 {
 	size_t		mark = mg_msg_peer(node, i, MG_MSG_NOT_MEMBER);
 	mg_buf	   *b = &node->peers[i].out;
 
 	mg_buf_put_u8(b, why);
 	mg_buf_put_u64(b, node->view.id);
+	mg_buf_put_u32(b, whom);
 	mg_msg_end(b, mark);
 }
 
 void
-mg_on_not_member(mg_node *node, mg_reader *r)
+mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 {
 	uint8_t		why = mg_read_u8(r);
 	uint64_t	view_id = mg_read_u64(r);
+	mg_member_id whom = mg_read_u32(r);
 
-	if (!mg_reader_done(r) || node->self == 0 || node->leading ||
+	if (!mg_reader_done(r) || node->self == 0 || whom != node->self || node->leading ||
 		(node->state != MG_STATE_SYNCED && node->state != MG_STATE_NON_PRIMARY && node->state != MG_STATE_JOINING))
 		return;
-	if (why == 0 && view_id <= node->view.id)
+	if (why == 0 && view_id <= node->view.id && fh->epoch <= node->promised)
 		return;
 	if (node->leave_asked)
 	{

@@ -41,9 +41,11 @@
 #define MG_SAMPLES_MAX		32
 #define MG_LEAD_REPEAT_US	50000		/* LEAD again to who has not answered */
 #define MG_ELECT_STEP_US	15000		/* candidates begin so far apart */
+#define MG_LEADER_FRAMES	3			/* one may be late, from before it was cut off */
 #define MG_ELECT_RETRY_US	150000
 #define MG_FC_PATIENCE_US	200000		/* who commits nothing for so long does not slow the others */
 #define MG_UNCOMMITTED_MAX	(MG_ENTRIES_MAX / 4)
+#define MG_EPOCH_LEAP_MAX	(UINT64_C(1) << 20)
 #define MG_IDS_PER_EPOCH	256			/* member ids that a leader gives */
 #define MG_LIFE_SHIFT		40			/* a message's number: life of its origin, then a count from 1 */
 
@@ -98,6 +100,7 @@ typedef struct mg_peer
 	uint8_t		segment;
 	uint32_t	weight;			/* learner */
 	int64_t		heard_us;
+	bool		moved;			/* its address is newer than that in the view */
 	bool		link_lost;		/* its connection broke and was not made again */
 
 	/* what it has acknowledged in this epoch */
@@ -182,7 +185,9 @@ struct mg_node
 	mg_view		latest;			/* newest in the own log */
 	mg_view		old;			/* the members before latest.members_id */
 
-	uint64_t	life_promised;	/* `promised` when this life began */
+	uint64_t	life_promised;	/* `promised` when this life began, or `doubt` */
+	uint64_t	data_limit;		/* joining: no transaction of the data is of a higher epoch */
+	uint64_t	doubt;			/* not 0: the data is ahead of the log since this was promised */
 	mg_seqno	recovered;		/* the own log's end when this life began */
 	mg_seqno	arbitrated;		/* arbitrator: the view it has acknowledged ... */
 	uint64_t	arbitrated_epoch;	/* ... and whose */
@@ -193,6 +198,7 @@ struct mg_node
 	bool		leading;
 	mg_seqno	lead_start;		/* the epoch's first entry: acknowledgements below it prove nothing */
 	int64_t		leader_us;		/* heard of it, or took part in electing */
+	uint32_t	leader_frames;	/* heard from it since this node was outside the primary component */
 	int64_t		no_leader_us;	/* since when there is none, 0: there is one */
 	mg_vote_kind electing;
 	uint64_t	elect_epoch;
@@ -309,6 +315,7 @@ extern bool mg_address_is_valid(const char *address);
 extern int	mg_peer_of_incarnation(const mg_node *node, uint64_t incarnation);
 extern int	mg_peer_of_member(const mg_node *node, mg_member_id id);
 extern int	mg_peer_of_address(const mg_node *node, const char *address);
+extern void mg_peer_moved(mg_node *node, int i, const char *address);
 extern int	mg_peer_add(mg_node *node, mg_peer_kind kind, const char *address);
 extern void mg_peer_remove(mg_node *node, int i);
 extern void mg_peer_is_member(mg_node *node, int i, const mg_member *member);
@@ -371,6 +378,7 @@ extern void mg_lead_membership(mg_node *node);
 
 /* ---- elect.c ---- */
 extern bool mg_leader_is_there(const mg_node *node);
+extern mg_member_id mg_first_id(uint64_t epoch);
 extern void mg_elect_tick(mg_node *node);
 extern void mg_become_leader(mg_node *node);
 extern void mg_put_lead(mg_node *node, int i);
@@ -380,8 +388,8 @@ extern void mg_on_vote_reply(mg_node *node, int i, mg_reader *r);
 extern void mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r);
 extern void mg_on_handover(mg_node *node, int i);
 extern void mg_no_leader(mg_node *node, const char *why);
-extern void mg_put_not_member(mg_node *node, int i, uint8_t why);
-extern void mg_on_not_member(mg_node *node, mg_reader *r);
+extern void mg_put_not_member(mg_node *node, int i, mg_member_id whom, uint8_t why);
+extern void mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 
 /* ---- join.c ---- */
 extern void mg_put_join_request(mg_node *node, int i);

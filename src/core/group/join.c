@@ -42,6 +42,8 @@ mg_put_join_request(mg_node *node, int i)
 	mg_buf_put_text(b, node->config.address);
 	mg_buf_put(b, node->uuid.bytes, sizeof(node->uuid.bytes));
 	mg_buf_put_u64(b, node->position);
+	mg_buf_put_u64(b, mg_epoch_of(node, node->position));
+	mg_buf_put_u64(b, node->data_limit);
 	mg_buf_put_u8(b, (uint8_t) node->config.role);
 	mg_buf_put_u8(b, node->config.segment);
 	mg_buf_put_u32(b, node->config.weight);
@@ -55,6 +57,8 @@ typedef struct request
 	char		address[MG_ADDRESS_BYTES_MAX];
 	mg_uuid		uuid;
 	mg_seqno	position;
+	uint64_t	epoch;			/* of the entry there, 0: its log does not tell, but ... */
+	uint64_t	limit;			/* ... not above this */
 	uint8_t		role;
 	uint8_t		segment;
 	uint32_t	weight;
@@ -92,12 +96,25 @@ admit(mg_node *node, int i, const request *q)
 	size_t		mark;
 	mg_seqno	start;
 	bool		data = q->role == MG_ROLE_DATA;
+	uint64_t	here = mg_epoch_of(node, q->position);	/* same seqno and epoch: same entry; 0: the log does not tell */
 
 	if (data && q->position > node->appended)
 	{
 		snprintf(text, sizeof(text), "the joining node (seqno %llu) is ahead of the cluster (seqno %llu)",
 				 (unsigned long long) q->position, (unsigned long long) node->appended);
 		mg_put_refuse(node, i, text, "Bootstrap the cluster from the most advanced node, or start this one from a base backup of a member.");
+		return;
+	}
+	if (data && (q->epoch != 0 ? here != 0 && here != q->epoch : here > q->limit))
+	{
+		snprintf(text, sizeof(text), "the joining node has another transaction at seqno %llu than the cluster",
+				 (unsigned long long) q->position);
+		mg_put_refuse(node, i, text, "Its data went another way (a forced bootstrap elsewhere, or transactions lost with the power). " REBUILD_HINT);
+		return;
+	}
+	if (data && node->latest.n >= MG_MEMBERS_MAX)
+	{
+		mg_put_refuse(node, i, "the cluster has as many members as it can have", "Let a member leave first.");
 		return;
 	}
 	if (m >= 0)
@@ -174,6 +191,8 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_read_text(r, q.address, sizeof(q.address));
 	mg_read_copy(r, q.uuid.bytes, sizeof(q.uuid.bytes));
 	q.position = mg_read_u64(r);
+	q.epoch = mg_read_u64(r);
+	q.limit = mg_read_u64(r);
 	q.role = mg_read_u8(r);
 	q.segment = mg_read_u8(r);
 	q.weight = mg_read_u32(r);
@@ -355,27 +374,40 @@ mg_join_tick(mg_node *node)
 	if (!mg_is_arbitrator(node) && node->now_us - node->last_fetch_us >= 4 * node->config.fetch_us)
 		mg_fetch_missing(node);
 
-	/* Admitted, but the one who admitted it is gone or has forgotten it: asks anew. */
+	/*
+	 * Admitted, but the one who admitted it is gone or has forgotten it, or is
+	 * just taking it in: asks anew, as another process would, so that nobody
+	 * takes the two attempts for one.
+	 */
 	if (node->now_us - node->last_entries_us > node->config.suspect_us)
 	{
-		memset(&node->view, 0, sizeof(node->view));
-		node->leader = 0;
-		if (node->delivered > node->position)
-			node->position = node->delivered;
-		for (int i = 0; i < MG_PEERS_MAX; i++)
-			if (node->peers[i].kind != MG_PEER_NONE)
-			{
-				node->peers[i].kind = MG_PEER_SEED;
-				node->peers[i].incarnation = 0;
-				node->peers[i].member = 0;
-				node->peers[i].life = 0;
-				node->peers[i].held = node->peers[i].flushed = 0;
-			}
-		node->last_join_us = 0;
+		mg_fx_log(node, "join: nothing comes from the leader any more, asks anew");
+		mg_fx_add(node, MG_FX_EVICTED);
+		node->over = true;
 	}
 }
 
 /* ------------------------------------------------------------------ commands */
+
+/*
+ * Elsewhere others may go on, too, or may have done so: an epoch that nobody
+ * else will count up to, so that the two histories can be told apart.
+ */
+static uint64_t
+mg_forced_epoch(const mg_node *node, uint64_t highest)
+{
+	return highest == 0 ? 1 : highest + 1024 + mg_mix64(node->config.incarnation) % 32768;
+}
+
+static bool
+knows_other_members(const mg_node *node)
+{
+	for (uint32_t m = 0; m < node->latest.n; m++)
+		if (node->latest.members[m].role == MG_ROLE_DATA && node->latest.members[m].id != node->self &&
+			strcmp(node->latest.members[m].name, node->config.name) != 0)
+			return true;
+	return false;
+}
 
 void
 mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
@@ -397,9 +429,9 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 		mg_fx_answer(node, false, "this node is in a cluster already", "Call mgrepl.leave() first.");
 		return;
 	}
-	if (node->self != 0 && node->latest.n > 1 && !force)
+	if (knows_other_members(node) && !force)
 	{
-		snprintf(text, sizeof(text), "this node is one of %u members of the last primary component", node->latest.n);
+		snprintf(text, sizeof(text), "the last primary component that this node knows has %u members", node->latest.n);
 		mg_fx_answer(node, false, text,
 					 "A majority of them forms the cluster again by itself as soon as it runs. If that can never be: transactions that only the others hold are lost with mgrepl.bootstrap(force => true), and they must be rebuilt from this node.");
 		return;
@@ -441,7 +473,7 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 		epoch = mg_epoch_of(node, node->appended);
 	if (node->latest.epoch > epoch)
 		epoch = node->latest.epoch;
-	epoch++;
+	epoch = mg_forced_epoch(node, epoch);
 
 	/*
 	 * What the own log holds counts as agreed: the operator says that this
@@ -468,6 +500,8 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 			next = node->origins[k].id + 1;
 		mg_origin_clear(node, &node->origins[k]);
 	}
+	if (epoch > 1 && next < mg_first_id(epoch))
+		next = mg_first_id(epoch);
 	memset(&view, 0, sizeof(view));
 	view.uuid = *uuid;
 	view.next_member_id = next > 0 ? next : 1;
@@ -544,7 +578,9 @@ mg_on_join(mg_node *node, const char *addresses)
 	if (node->delivered > node->position)
 		node->position = node->delivered;
 	node->leave_asked = false;
+	node->self = 0;
 	node->leader = 0;
+	node->data_limit = node->doubt != 0 ? node->doubt : node->promised != 0 ? node->promised : UINT64_MAX;
 	node->recovered = UINT64_MAX;
 	node->join_since_us = node->now_us;
 	node->last_join_us = node->now_us - MG_JOIN_RETRY_US;

@@ -57,10 +57,6 @@ stamp(mg_node *node, mg_entry_header *h, mg_seqno floor)
 	{
 		mg_seqno	s = q->ring[i & (MG_FAILED_CAP - 1)];
 
-#if MG_CANARY == 9
-		if (s <= node->stamped_upto)
-			continue;
-#endif
 		if (s <= node->tail_cert_upto)
 			continue;			/* named by an entry on its way */
 		if (h->n_failed == MG_ENTRY_FAILED_MAX)
@@ -274,6 +270,7 @@ mg_lead_membership(mg_node *node)
 
 			view.members[m].life = node->peers[i].life;
 			view.members[m].incarnation = node->peers[i].incarnation;
+			snprintf(view.members[m].address, sizeof(view.members[m].address), "%s", node->peers[i].address);
 			view.joined = member->id;
 			view.left = 0;
 			view.left_how = MG_LEFT_RESTARTED;
@@ -289,7 +286,7 @@ mg_lead_membership(mg_node *node)
 			node->now_us - p->heard_us < mg_suspect_us(node, p) && !p->link_lost &&
 			node->latest.n < MG_MEMBERS_MAX && mg_quorum_heard(node, NULL))
 		{
-			if (node->latest.next_member_id < ((mg_member_id) node->epoch + 1) * MG_IDS_PER_EPOCH)
+			if (mg_first_id(node->epoch + 1) == 0 || node->latest.next_member_id < mg_first_id(node->epoch + 1))
 				take_in(node, p);
 			else
 				node->seen_epoch = node->epoch + 1;	/* out of ids: on to the next epoch */

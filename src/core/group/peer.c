@@ -61,6 +61,14 @@ peer_connect(mg_node *node, int i, const char *address)
 	e->at = at;
 }
 
+/* The member has started at another address. */
+void
+mg_peer_moved(mg_node *node, int i, const char *address)
+{
+	peer_connect(node, i, address);
+	node->peers[i].moved = true;
+}
+
 int
 mg_peer_add(mg_node *node, mg_peer_kind kind, const char *address)
 {
@@ -130,7 +138,9 @@ mg_peer_is_member(mg_node *node, int i, const mg_member *member)
 		p->incarnation = member->incarnation;
 	}
 	snprintf(p->name, sizeof(p->name), "%s", member->name);
-	if (strcmp(p->address, member->address) != 0)
+	if (strcmp(p->address, member->address) == 0)
+		p->moved = false;
+	else if (!p->moved)
 		peer_connect(node, i, member->address);
 }
 
@@ -280,8 +290,11 @@ mg_send_frames(mg_node *node)
 void
 mg_put_payload(mg_node *node, const mg_pending *p)
 {
-	size_t		mark = mg_msg_all(node, MG_MSG_PAYLOAD);
+	size_t		mark;
 
+	if (node->out_all.len > 0 && node->out_all.len + p->len > 8 * MG_FETCH_BYTES)
+		mg_send_frames(node);	/* frames have a limit */
+	mark = mg_msg_all(node, MG_MSG_PAYLOAD);
 	mg_buf_put_u64(&node->out_all, p->msgno);
 	mg_buf_put_u8(&node->out_all, p->flags);
 	mg_buf_put(&node->out_all, p->bytes, p->len);

@@ -169,7 +169,7 @@ mg_resend_own(mg_node *node, bool all)
 uint64_t
 mg_epoch_of(const mg_node *node, mg_seqno seqno)
 {
-	for (uint32_t i = node->n_epochs; i-- > 0;)
+	for (uint32_t i = seqno <= node->appended ? node->n_epochs : 0; i-- > 0;)
 		if (node->epochs[i].first <= seqno)
 			return node->epochs[i].epoch;
 	return 0;
@@ -271,6 +271,11 @@ mg_append_ready(mg_node *node)
 		}
 		node->appended++;
 		epoch_note(node, e->h.epoch, e->seqno);
+		if (node->doubt != 0 && node->appended >= node->position && node->state != MG_STATE_OPEN)
+		{
+			node->doubt = 0;
+			mg_state_save(node);
+		}
 		mg_look_ahead(node, &e->h, e->seqno);
 
 		if ((e->h.flags & MG_ENTRY_MEMORY) != 0)
@@ -408,7 +413,7 @@ mg_truncate(mg_node *node, mg_seqno to)
 		mg_state_save(node);
 	}
 	else if (node->latest.id > to)
-		node->latest.id = to;	/* the same members, a later leader names another entry */
+		node->latest.id = node->latest.members_id;	/* the same members; which of their views is last, the leader tells */
 	mg_effect  *fx = mg_fx_add(node, MG_FX_TRUNCATE);
 
 	fx->seqno = to;

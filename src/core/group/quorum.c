@@ -46,12 +46,8 @@ is_majority(const weights *w)
 static bool
 is_data_majority(const weights *w)
 {
-#if MG_CANARY == 2
-	return w->yes * 2 > w->all;
-#else
 	return w->yes_data * 2 > w->data &&
 		(w->yes_data == w->data || (w->all - w->yes_data) * 2 <= w->all);
-#endif
 }
 
 /* A view: arbitrators count, but one data member at least has it on disk. */
@@ -79,10 +75,15 @@ weigh(const mg_node *node, weights *w, const mg_member *m, const mg_view *next, 
 	bool		gone = is_gone(node, next, m->id);
 	bool		data = m->role == MG_ROLE_DATA;
 
+#if MG_CANARY == 2
+	if (!data && (yes || mg_member_is_heard(node, m->id)))
+		w->yes_data += m->weight;	/* an arbitrator stands for data */
+#endif
+
 	w->all += m->weight;
 	if (data)
 		w->data += m->weight;
-	if (gone)
+	if (gone && m->weight > 0)
 		w->half = true;
 	if (!yes)
 		return;
@@ -128,6 +129,7 @@ bool
 mg_is_joint(const mg_node *node)
 {
 #if MG_CANARY == 11
+	(void) node;
 	return false;
 #else
 	return node->latest.members_id > node->delivered && node->latest.members_id > node->heard_delivered;
@@ -142,7 +144,7 @@ bool
 mg_quorum_heard(const mg_node *node, const mg_view *next)
 {
 	if (next != NULL)
-		return (view_heard(node, &node->latest, next, true) || MG_CANARY == 7) && view_heard(node, next, NULL, true);
+		return MG_CANARY == 7 || (view_heard(node, &node->latest, next, true) && view_heard(node, next, NULL, true));
 	return view_heard(node, &node->latest, NULL, false) &&
 		(!mg_is_joint(node) || view_heard(node, &node->old, &node->latest, false));
 }
@@ -215,7 +217,7 @@ view_is_agreed(const mg_node *node, const mg_view *view, const mg_view *next, mg
 	weights		w;
 
 	weigh_acks(node, view, next, seqno, false, &w);
-	if (!is_view_majority(&w))
+	if (!is_view_majority(&w) && MG_CANARY != 7)
 		return false;
 	if (next->members_id <= node->delivered || next->members_id <= node->heard_delivered || MG_CANARY == 11)
 		return true;

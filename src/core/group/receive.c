@@ -69,6 +69,13 @@ entry_is_sane(const mg_node *node, const mg_entry_header *h, mg_seqno seqno)
 	return h->cert_upto < seqno && h->epoch <= node->epoch && h->epoch > 0;
 }
 
+static bool
+has_room(const mg_node *node)
+{
+	return node->ordered == node->delivered ||
+		(node->ordered - node->delivered < MG_ENTRIES_MAX - 1 && node->payload_bytes <= MG_PAYLOAD_BYTES_MAX);
+}
+
 static void
 on_order(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 {
@@ -104,8 +111,8 @@ on_order(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 			mg_fetch_missing(node);	/* an order was lost on the way */
 			break;
 		}
-		if (node->ordered - node->delivered >= MG_ENTRIES_MAX - 1)
-			break;				/* no room: fetched later */
+		if (!has_room(node))
+			break;				/* fetched later */
 		if (h.type == MG_ENTRY_VIEW)
 			payload = mg_payload_copy(node, bytes, len);
 		mg_entry_add(node, &h, payload, len);
@@ -191,7 +198,7 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	}
 	if (from < node->log_first && from <= node->appended && node->peers[i].kind == MG_PEER_MEMBER && node->leading)
 	{
-		mg_put_not_member(node, i, 1);
+		mg_put_not_member(node, i, node->peers[i].member, 1);
 		return;
 	}
 	if (from > node->appended || from < node->log_first)
@@ -269,7 +276,7 @@ on_entries(mg_node *node, int i, mg_reader *r)
 	}
 	else
 	{
-		if (node->ordered - node->delivered >= MG_ENTRIES_MAX - 1)
+		if (!has_room(node))
 			return;
 		mg_entry_add(node, &h, mg_payload_copy(node, bytes, len), (uint32_t) len);
 	}
@@ -336,22 +343,36 @@ on_other_version(mg_node *node, const mg_frame_header *fh, mg_reader *r, uint16_
 	mg_put_refuse(node, i, text, "Install the same version of mgrepl on every node.");
 }
 
-/* Whose frame is it?  A member in a new life is recognised, its old one is not listened to again. */
+#define STRANGER	-1
+#define STALE		-2
+
+/*
+ * Whose frame is it?  A member speaks by its id and the number of its life: a
+ * new life is recognised, an old one, or an earlier membership of the same
+ * process, is not listened to again.  Others are told apart by their process.
+ */
 static int
 sender(mg_node *node, const mg_frame_header *fh)
 {
-	int			i = mg_peer_of_incarnation(node, fh->incarnation);
+	int			i;
 	mg_peer    *p;
 	mg_origin  *o;
 
-	if (i >= 0)
-		return i;
-	if (fh->member == 0 || fh->member == node->self || fh->cluster_hash != node->cluster_hash ||
-		(i = mg_peer_of_member(node, fh->member)) < 0)
-		return -1;
+	if (fh->member == 0 || fh->cluster_hash != node->cluster_hash)
+		return mg_peer_of_incarnation(node, fh->incarnation);
+	if (fh->member == node->self)
+		return STALE;
+	i = mg_peer_of_member(node, fh->member);
+	if (i < 0)
+	{
+		i = mg_peer_of_incarnation(node, fh->incarnation);
+		return i >= 0 && node->peers[i].kind == MG_PEER_MEMBER ? STALE : i;
+	}
 	p = &node->peers[i];
+	if (p->incarnation == fh->incarnation && p->life == fh->life)
+		return i;
 	if (fh->life <= p->life && p->incarnation != 0)
-		return -1;
+		return STALE;
 	p->incarnation = fh->incarnation;
 	p->life = fh->life;
 	mg_peer_forget_acks(p);
@@ -413,7 +434,7 @@ on_message(mg_node *node, const mg_frame_header *fh, int i, mg_msg_type type, mg
 				mg_on_vote_reply(node, i, body);
 			return;
 		case MG_MSG_NOT_MEMBER:
-			mg_on_not_member(node, body);	/* whoever led when this node was away may be new to it */
+			mg_on_not_member(node, fh, body);	/* whoever led when this node was away may be new to it */
 			return;
 		default:
 			break;
@@ -478,6 +499,8 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 	if (fh.incarnation == node->config.incarnation)
 		return;					/* its own voice */
 	i = sender(node, &fh);
+	if (i == STALE)
+		return;
 	if (i >= 0)
 	{
 		/* Away for a while: its log could not move. */
@@ -488,7 +511,10 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 			node->peers[i].replaced = false;	/* it does speak as a member */
 		if (fh.member == node->leader && fh.member != 0 && fh.epoch == node->epoch &&
 			(fh.flags & MG_FRAME_LEADING) != 0)
+		{
 			node->leader_us = node->now_us;
+			node->leader_frames++;
+		}
 	}
 	while (mg_msg_next(&r, &type, &body))
 	{
@@ -496,10 +522,8 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 			i = on_admission(node, &fh, i, type, &body);
 		else if (fh.cluster_hash == node->cluster_hash && node->state != MG_STATE_INCONSISTENT)
 			on_message(node, &fh, i, type, &body);
-		if (i >= 0 && node->peers[i].incarnation != fh.incarnation)
-			i = -1;				/* the message ended the acquaintance */
-		if (i < 0)
-			i = mg_peer_of_incarnation(node, fh.incarnation);
+		if (i < 0 || node->peers[i].incarnation != fh.incarnation)
+			i = mg_peer_of_incarnation(node, fh.incarnation);	/* the message began or ended the acquaintance */
 	}
 	if (r.bad)
 	{

@@ -44,6 +44,7 @@ mg_state_save(mg_node *node)
 	mg_buf_put_u64(b, node->arbitrated_epoch);
 	mg_buf_put_u64(b, node->arbitrated);
 	mg_buf_put_u64(b, node->known_upto);
+	mg_buf_put_u64(b, node->doubt);
 	mg_view_encode(b, &node->latest);
 	mg_view_encode(b, &node->old);
 	fx = mg_fx_add(node, MG_FX_SAVE);
@@ -63,6 +64,7 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 				arbitrated_epoch;
 	mg_seqno	arbitrated,
 				known_upto;
+	uint64_t	doubt;
 	mg_view		latest,
 				old;
 
@@ -82,6 +84,7 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 	arbitrated_epoch = mg_read_u64(&r);
 	arbitrated = mg_read_u64(&r);
 	known_upto = mg_read_u64(&r);
+	doubt = mg_read_u64(&r);
 	if (r.bad || mg_view_decode(&r, &latest) != MG_OK || mg_view_decode(&r, &old) != MG_OK || !mg_reader_done(&r) ||
 		promised >= UINT64_MAX / 2 || life >= UINT32_C(1) << (63 - MG_LIFE_SHIFT))
 	{
@@ -104,6 +107,7 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 	node->arbitrated_epoch = arbitrated_epoch;
 	node->arbitrated = arbitrated;
 	node->saved_known_upto = known_upto;
+	node->doubt = doubt;
 	node->latest = latest;
 	node->old = old;
 	if (mg_view_find(&latest, self) >= 0 || mg_view_find(&old, self) >= 0)
@@ -221,7 +225,7 @@ mg_state_start(mg_node *node, bool intact)
 		if (node->latest.members_id > node->appended)
 			node->latest = node->old;	/* its entry did not get into the log */
 		if (node->latest.id > node->appended)
-			node->latest.id = node->appended;
+			node->latest.id = node->latest.members_id;
 #if MG_CANARY == 12
 		intact = true;
 #endif
@@ -247,7 +251,10 @@ mg_state_start(mg_node *node, bool intact)
 		node->latest.members_id <= node->appended && !mg_is_arbitrator(node))
 		node->heard_delivered = node->latest.members_id;	/* it was delivered here: view_install */
 	node->recovered = node->appended;
-	node->life_promised = node->promised;
+
+	/* What was promised when the data got ahead of the log: a life that has not caught up yet changes nothing about that. */
+	node->life_promised = node->doubt != 0 && node->appended < node->position ? node->doubt : node->promised;
+	node->doubt = node->appended < node->position ? node->life_promised : 0;
 	node->life++;
 	node->resumed = true;
 	mg_state_save(node);
