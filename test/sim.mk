@@ -48,7 +48,7 @@ $(SIM_PROGRAM): $(SIM_OBJECTS)
 mgsim: $(SIM_PROGRAM)
 
 sim: $(SIM_PROGRAM)
-	$(SIM_PROGRAM) --list test/sim/regression.txt --seeds $(SEEDS) --first $(FIRST)
+	$(SIM_PROGRAM) --list test/sim/once-failed.txt --seeds $(SEEDS) --first $(FIRST)
 
 sim-canaries:
 	@MAKE="$(MAKE)" bash test/sim/canaries
