@@ -733,9 +733,7 @@ answer(world *w, sim_host *h, bool ok, const char *text)
 		host_rebuild(w, h);
 	}
 	else if (strstr(text, "no longer") != NULL)
-	{
 		host_rebuild(w, h);
-	}
 }
 
 /* Carries out one effect; false if the process has ended with it. */

@@ -186,6 +186,8 @@ struct mg_node
 	mg_view		old;			/* the members before latest.members_id */
 
 	uint64_t	life_promised;	/* `promised` when this life began, or `doubt` */
+	mg_seqno	at_seqno;		/* the entry that the data stood at when the log began anew behind it ... */
+	uint64_t	at_epoch;		/* ... and its epoch */
 	uint64_t	data_limit;		/* joining: no transaction of the data is of a higher epoch */
 	uint64_t	doubt;			/* not 0: the data is ahead of the log since this was promised */
 	mg_seqno	recovered;		/* the own log's end when this life began */

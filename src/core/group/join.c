@@ -31,6 +31,15 @@ mg_put_refuse(mg_node *node, int i, const char *text, const char *hint)
 	}
 }
 
+/* Of the entry that the data stands at; 0: neither the log nor the saved state tell. */
+static uint64_t
+epoch_of_data(const mg_node *node)
+{
+	uint64_t	epoch = mg_epoch_of(node, node->position);
+
+	return epoch == 0 && node->at_seqno == node->position ? node->at_epoch : epoch;
+}
+
 void
 mg_put_join_request(mg_node *node, int i)
 {
@@ -42,7 +51,7 @@ mg_put_join_request(mg_node *node, int i)
 	mg_buf_put_text(b, node->config.address);
 	mg_buf_put(b, node->uuid.bytes, sizeof(node->uuid.bytes));
 	mg_buf_put_u64(b, node->position);
-	mg_buf_put_u64(b, mg_epoch_of(node, node->position));
+	mg_buf_put_u64(b, epoch_of_data(node));
 	mg_buf_put_u64(b, node->data_limit);
 	mg_buf_put_u8(b, (uint8_t) node->config.role);
 	mg_buf_put_u8(b, node->config.segment);
@@ -314,6 +323,11 @@ mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 		return;
 	else
 	{
+		node->at_epoch = epoch_of_data(node);
+		node->at_seqno = node->position;
+		node->promised = fh->epoch;
+		node->latest = node->old = view;
+		mg_state_save(node);
 		mg_rebase(node, start);
 		mg_fx_add(node, MG_FX_RESET_LOG)->generation = ++node->generation;
 		node->known_upto = known;
@@ -379,7 +393,7 @@ mg_join_tick(mg_node *node)
 	 * just taking it in: asks anew, as another process would, so that nobody
 	 * takes the two attempts for one.
 	 */
-	if (node->now_us - node->last_entries_us > node->config.suspect_us)
+	if (node->now_us - node->last_entries_us > (mg_is_arbitrator(node) ? 2 * MG_GONE_US : node->config.suspect_us))
 	{
 		mg_fx_log(node, "join: nothing comes from the leader any more, asks anew");
 		mg_fx_add(node, MG_FX_EVICTED);

@@ -45,6 +45,8 @@ mg_state_save(mg_node *node)
 	mg_buf_put_u64(b, node->arbitrated);
 	mg_buf_put_u64(b, node->known_upto);
 	mg_buf_put_u64(b, node->doubt);
+	mg_buf_put_u64(b, node->at_seqno);
+	mg_buf_put_u64(b, node->at_epoch);
 	mg_view_encode(b, &node->latest);
 	mg_view_encode(b, &node->old);
 	fx = mg_fx_add(node, MG_FX_SAVE);
@@ -65,6 +67,8 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 	mg_seqno	arbitrated,
 				known_upto;
 	uint64_t	doubt;
+	mg_seqno	at_seqno;
+	uint64_t	at_epoch;
 	mg_view		latest,
 				old;
 
@@ -85,6 +89,8 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 	arbitrated = mg_read_u64(&r);
 	known_upto = mg_read_u64(&r);
 	doubt = mg_read_u64(&r);
+	at_seqno = mg_read_u64(&r);
+	at_epoch = mg_read_u64(&r);
 	if (r.bad || mg_view_decode(&r, &latest) != MG_OK || mg_view_decode(&r, &old) != MG_OK || !mg_reader_done(&r) ||
 		promised >= UINT64_MAX / 2 || life >= UINT32_C(1) << (63 - MG_LIFE_SHIFT))
 	{
@@ -108,6 +114,8 @@ mg_state_restore(mg_node *node, const void *bytes, size_t len)
 	node->arbitrated = arbitrated;
 	node->saved_known_upto = known_upto;
 	node->doubt = doubt;
+	node->at_seqno = at_seqno;
+	node->at_epoch = at_epoch;
 	node->latest = latest;
 	node->old = old;
 	if (mg_view_find(&latest, self) >= 0 || mg_view_find(&old, self) >= 0)
