@@ -907,10 +907,12 @@ take_frames(world *w, sim_host *h)
 		host_feed(w, h, &in);
 		frame_release(h->inbox[i]);
 	}
-	memmove(h->inbox, h->inbox + n, (h->n_inbox - n) * sizeof(sim_frame *));
 	h->n_inbox -= n;
 	if (h->n_inbox > 0)
+	{
+		memmove(h->inbox, h->inbox + n, h->n_inbox * sizeof(sim_frame *));
 		h->again = true;
+	}
 }
 
 static void

@@ -78,7 +78,8 @@ store_deliver(world *w, sim_host *h, const sim_delivery *d)
 	}
 	if (s->head + s->n_pending == s->cap)
 	{
-		memmove(s->pending, s->pending + s->head, s->n_pending * sizeof(*d));
+		if (s->n_pending > 0)
+			memmove(s->pending, s->pending + s->head, s->n_pending * sizeof(*d));
 		s->head = 0;
 		if (s->n_pending * 2 >= s->cap)
 		{

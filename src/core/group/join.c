@@ -417,7 +417,7 @@ static bool
 knows_other_members(const mg_node *node)
 {
 	for (uint32_t m = 0; m < node->latest.n; m++)
-		if (node->latest.members[m].role == MG_ROLE_DATA && node->latest.members[m].id != node->self &&
+		if (node->latest.members[m].id != node->self &&
 			strcmp(node->latest.members[m].name, node->config.name) != 0)
 			return true;
 	return false;

@@ -216,6 +216,7 @@ void
 mg_state_start(mg_node *node, bool intact)
 {
 	const char *why = NULL;
+	bool		empty = node->known_upto != UINT64_MAX;	/* nothing came out of the log */
 
 	if (node->state != MG_STATE_OPEN)
 		return;
@@ -239,6 +240,8 @@ mg_state_start(mg_node *node, bool intact)
 #endif
 		if (!intact || node->overflown)
 			why = "the writeset log has lost entries that were durable";
+		else if (empty && node->position > 0 && !is_only_data_member(node))
+			why = "the writeset log is gone, and what comes next cannot be judged without it";
 		else if (node->appended < node->position && node->log_first > node->appended + 1)
 			why = "the writeset log ends before the data and cannot be continued";
 	}
