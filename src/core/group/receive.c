@@ -366,7 +366,9 @@ sender(mg_node *node, const mg_frame_header *fh)
 	if (i < 0)
 	{
 		i = mg_peer_of_incarnation(node, fh->incarnation);
-		return i >= 0 && node->peers[i].kind == MG_PEER_MEMBER ? STALE : i;
+		if (i < 0 || node->peers[i].kind != MG_PEER_MEMBER)
+			return i;
+		return fh->member < node->peers[i].member ? STALE : STRANGER;	/* ids grow: a later membership is news */
 	}
 	p = &node->peers[i];
 	if (p->incarnation == fh->incarnation && p->life == fh->life)
