@@ -37,6 +37,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "postmaster/postmaster.h"
 #include "replication/origin.h"
 #include "replication/slot.h"
 #include "storage/ipc.h"
@@ -178,6 +179,16 @@ own_address(void)
 		mgrepl_node_address : mgrepl_listen_address;
 }
 
+/* Where clients, and joiners that want a copy, reach this server. */
+static void
+own_sql_address(char *to, size_t cap)
+{
+	if (mgrepl_sql_address[0] != '\0')
+		strlcpy(to, mgrepl_sql_address, cap);
+	else
+		snprintf(to, cap, "%.*s:%d", (int) (strrchr(own_address(), ':') - own_address()), own_address(), PostPortNumber);
+}
+
 static void
 disk_is_broken(const char *what)
 {
@@ -279,7 +290,7 @@ spool_read(uint32 slot_no, uint32 len)
 static void
 send_releases(void)
 {
-	while (me.n_releases > 0 && mg_node_get_state(me.node) == MG_STATE_SYNCED)
+	while (me.n_releases > 0 && mg_state_is_synced(mg_node_get_state(me.node)))
 	{
 		mg_writeset_header h;
 		uint8		bytes[MG_WRITESET_HEADER_BYTES];
@@ -364,11 +375,22 @@ publish_status(void)
 		case MG_STATE_OPEN:
 			shown = me.rejoin_at != 0 ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN;
 			break;
-		case MG_STATE_JOINING:
+		case MG_STATE_PRIMARY:
+			shown = MG_NODE_PRIMARY;
+			break;
+		case MG_STATE_JOINER:
 			shown = MG_NODE_JOINER;
+			break;
+		case MG_STATE_JOINED:
+			shown = MG_NODE_JOINED;
 			break;
 		case MG_STATE_SYNCED:
 			shown = MG_NODE_SYNCED;
+			break;
+		case MG_STATE_DONOR:
+			shown = MG_NODE_DONOR;
+			break;
+		case MG_STATE_COUNT:
 			break;
 		case MG_STATE_NON_PRIMARY:
 			shown = MG_NODE_NON_PRIMARY;
@@ -404,13 +426,15 @@ publish_status(void)
 		info->self = m->id == s->self_id;
 		strlcpy(info->name, m->name, sizeof(info->name));
 		strlcpy(info->address, m->address, sizeof(info->address));
+		strlcpy(info->sql_address, m->sql_address, sizeof(info->sql_address));
 		if (mg_node_peer_info(me.node, m->id, &peer))
 		{
 			info->held = peer.held;
 			info->flushed = peer.flushed;
 			info->committed = peer.committed;
 			info->silent_ms = (me.now - peer.heard_us) / 1000;
-			info->synced = info->self ? state == MG_STATE_SYNCED :
+			info->desynced = peer.desynced;
+			info->synced = info->self ? mg_state_is_synced(state) :
 				m->role == MG_ROLE_ARBITRATOR || (peer.committed >= peer.joined_at && peer.committed > 0);
 		}
 	}
@@ -446,6 +470,7 @@ node_make(void)
 	strlcpy(config.name, mgrepl_node_name, sizeof(config.name));
 	strlcpy(config.cluster_name, mgrepl_cluster_name, sizeof(config.cluster_name));
 	strlcpy(config.address, own_address(), sizeof(config.address));
+	own_sql_address(config.sql_address, sizeof(config.sql_address));
 	config.incarnation = me.incarnation;
 	config.weight = (uint32) mgrepl_weight;
 	config.keepalive_us = mgrepl_keepalive_period_ms * INT64CONST(1000);
@@ -860,6 +885,12 @@ carry_out(mg_effects *fx)
 				me.evicted = true;
 				me.rejoin_at = me.now;
 				break;
+			case MG_FX_SNAPSHOT:
+				answer(false, at, (const char *) fx->bytes.data + e->hint_at);
+				me.evicted = true;
+				if (me.rejoin_at != 0)
+					me.rejoin_at = me.now + REJOIN_US;
+				break;
 			case MG_FX_ANSWER:
 				if (e->ok && me.asked && mgrepl_shared->command.kind == MG_COMMAND_LEAVE)
 					forget_seeds();
@@ -1030,7 +1061,7 @@ await_member(void)
 	me.join_until = 0;
 	if (!me.asked)
 		return;
-	if (state == MG_STATE_SYNCED)
+	if (mg_state_is_synced(state))
 		answer(true, "is a member again", "");
 	else if (state == MG_STATE_NON_PRIMARY && !me.evicted)
 		join(me.seeds);			/* it says why not */
@@ -1058,7 +1089,7 @@ take_command(void)
 	if (me.asked)
 		return;					/* it is being carried out */
 	pg_read_barrier();
-	if (me.rejoin_at != 0 && mg_node_get_state(me.node) == MG_STATE_JOINING)
+	if (me.rejoin_at != 0 && mg_state_is_joining(mg_node_get_state(me.node)))
 	{
 		/* Its own attempt gives way to what the user wants. */
 		in = input(MG_IN_LEAVE);
@@ -1096,7 +1127,7 @@ take_command(void)
 		case MG_COMMAND_JOIN:
 			me.rejoin_at = 0;
 			addresses_of(c->argument, addresses, sizeof(addresses));
-			if (mg_node_get_state(me.node) == MG_STATE_SYNCED && names_a_member(addresses))
+			if (mg_state_is_synced(mg_node_get_state(me.node)) && names_a_member(addresses))
 			{
 				answer(true, "is a member already", "");
 				break;
@@ -1457,7 +1488,7 @@ mgrepl_provider_main(Datum arg)
 			if (me.leave_until == 0)
 			{
 				me.leave_until = me.now + LEAVE_PATIENCE_US;
-				if (state == MG_STATE_SYNCED || state == MG_STATE_JOINING)
+				if (mg_state_is_synced(state) || mg_state_is_joining(state))
 				{
 					mg_input	in = input(MG_IN_LEAVE);
 

@@ -35,7 +35,7 @@ on_submit(mg_node *node, const mg_input *in)
 	mg_effect  *fx;
 	const char *why = NULL;
 
-	if (node->state != MG_STATE_SYNCED || own == NULL)
+	if (!mg_state_is_synced(node->state) || own == NULL)
 		why = "this node is not in a primary component";
 	else if (node->leave_asked)
 		why = "this node is leaving the cluster";
@@ -167,10 +167,10 @@ watch_primary(mg_node *node)
 {
 	bool		there;
 
-	if (node->self == 0 || (node->state != MG_STATE_SYNCED && node->state != MG_STATE_NON_PRIMARY))
+	if (node->self == 0 || (!mg_state_is_synced(node->state) && node->state != MG_STATE_NON_PRIMARY))
 		return;
 	there = mg_leader_is_there(node);
-	if (node->state == MG_STATE_SYNCED && !there)
+	if (mg_state_is_synced(node->state) && !there)
 	{
 		/* Electing takes a moment; until then writes wait. */
 		if (!node->leading && mg_quorum_heard(node, NULL) &&
@@ -188,20 +188,20 @@ watch_primary(mg_node *node)
 	{
 		node->sync_at = 0;
 		node->resumed = false;
-		mg_node_shift(node, MG_STATE_SYNCED, "in the primary component and caught up");
+		mg_node_shift_synced(node, "in the primary component and caught up");
 	}
 }
 
 static void
 join_is_done(mg_node *node)
 {
-	if (node->state != MG_STATE_JOINING || node->self == 0 || !mg_active(node))
+	if (node->state != MG_STATE_JOINED || node->self == 0 || !mg_active(node))
 		return;
 	if (mg_is_arbitrator(node) ? node->arbitrated_epoch != node->epoch :
 		node->sync_at == 0 || node->committed < node->sync_at || node->delivered < node->sync_at)
 		return;
 	node->sync_at = 0;
-	mg_node_shift(node, MG_STATE_SYNCED, "in the primary component and caught up");
+	mg_node_shift_synced(node, "in the primary component and caught up");
 	mg_fx_answer(node, true, "synced", "");
 }
 
@@ -250,8 +250,19 @@ on_link(mg_node *node, int i, bool up)
 	if (!up)
 		return;
 	p->lead_us = 0;
-	if (node->state == MG_STATE_JOINING && node->view.id == 0 && p->kind == MG_PEER_SEED)
+	if (node->state == MG_STATE_PRIMARY && p->kind == MG_PEER_SEED)
 		mg_put_join_request(node, i);
+}
+
+static void
+on_desync(mg_node *node, bool desynced)
+{
+	if (node->desynced == desynced)
+		return;
+	node->desynced = desynced;
+	node->ack_due = true;
+	if (mg_state_is_synced(node->state))
+		mg_node_shift_synced(node, desynced ? "flow control does not wait for it" : "flow control waits for it again");
 }
 
 void
@@ -327,10 +338,13 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 			mg_on_bootstrap(node, &in->uuid, in->up);
 			break;
 		case MG_IN_JOIN:
-			mg_on_join(node, in->text);
+			mg_on_join(node, in->text, in->up);
 			break;
 		case MG_IN_LEAVE:
 			mg_on_leave(node);
+			break;
+		case MG_IN_DESYNC:
+			on_desync(node, in->up);
 			break;
 	}
 	node->fx = NULL;
@@ -379,13 +393,14 @@ mg_node_free(mg_node *node)
 	mg_buf_free(&node->out_all);
 	mg_buf_free(&node->scratch);
 	mg_free(node->entries);
+	mg_free(node->offer);
 	mg_free(node);
 }
 
 bool
 mg_node_wants_tick(const mg_node *node)
 {
-	return node->state == MG_STATE_JOINING || node->ack_lazy_us != 0 || node->appended < node->ordered ||
+	return (mg_state_is_joining(node->state) && !node->over) || node->ack_lazy_us != 0 || node->appended < node->ordered ||
 		node->no_leader_us != 0 || node->leave_asked;
 }
 
@@ -402,14 +417,22 @@ mg_node_state_name(mg_node_state state)
 	{
 		case MG_STATE_OPEN:
 			return "OPEN";
-		case MG_STATE_JOINING:
+		case MG_STATE_PRIMARY:
+			return "PRIMARY";
+		case MG_STATE_JOINER:
 			return "JOINER";
+		case MG_STATE_JOINED:
+			return "JOINED";
 		case MG_STATE_SYNCED:
 			return "SYNCED";
+		case MG_STATE_DONOR:
+			return "DONOR";
 		case MG_STATE_NON_PRIMARY:
 			return "NON_PRIMARY";
 		case MG_STATE_INCONSISTENT:
 			return "INCONSISTENT";
+		case MG_STATE_COUNT:
+			break;
 	}
 	return "?";
 }
@@ -430,6 +453,14 @@ mg_member_id
 mg_node_self(const mg_node *node)
 {
 	return node->self;
+}
+
+const mg_view *
+mg_node_offer(const mg_node *node)
+{
+	static const mg_view none;
+
+	return node->offer != NULL ? node->offer : &none;
 }
 
 mg_seqno
@@ -497,6 +528,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 		info->committed = node->committed;
 		info->joined_at = 0;
 		info->heard_us = node->now_us;
+		info->desynced = node->desynced;
 		return true;
 	}
 	i = mg_peer_of_member(node, member);
@@ -507,6 +539,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 	info->committed = node->peers[i].committed;
 	info->joined_at = node->peers[i].joined_at;
 	info->heard_us = node->peers[i].heard_us;
+	info->desynced = node->peers[i].desynced;
 	return true;
 }
 

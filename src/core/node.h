@@ -19,15 +19,20 @@
  * before it carries out the effects behind them; if it cannot, the node ends
  * there (as a crash), it never goes on.
  *
- * States (transitions only through node_shift):
- *	 OPEN        -> JOINING (command join)  -> SYNCED (bootstrap delivered)
+ * States (transitions only through mg_node_shift, which knows the table of
+ * those that are possible: mg_node_may_shift):
+ *	 OPEN        -> PRIMARY (command join)  -> JOINED (bootstrap)
  *	             -> NON_PRIMARY (start of a member of an earlier life)
- *	 JOINING     -> SYNCED (own view delivered and committed here) -> OPEN (refused)
- *	 SYNCED      -> NON_PRIMARY (no leader, no majority)
+ *	 PRIMARY     -> JOINER (admitted, or a snapshot is needed) -> OPEN (refused)
+ *	 JOINER      -> JOINED (the view that takes it in is in its log) -> OPEN (given up)
+ *	 JOINED      -> SYNCED, DONOR (all up to that view committed here)
+ *	 SYNCED      -> DONOR (desynced) -> NON_PRIMARY (no leader, no majority)
  *	             -> OPEN (left)  -> INCONSISTENT (verdict or history differs)
- *	 NON_PRIMARY -> SYNCED (the primary component is there, caught up with it);
- *	                when the cluster went on without this node: effect EVICTED,
- *	                the owner makes a new node and joins
+ *	 DONOR       as SYNCED in all but one: flow control does not wait for it
+ *	 NON_PRIMARY -> SYNCED, DONOR (the primary component is there, caught up with
+ *	                it); when the cluster went on without this node: effect
+ *	                EVICTED, the owner makes a new node and joins
+ *	 INCONSISTENT -> OPEN (left)
  *
  * Protocol: docs/protocol.md; why it is right: docs/invariants.md.  A log
  * replicated under epochs with one leader each, elected by a quorum of the last
@@ -61,11 +66,30 @@ typedef struct mg_node mg_node;
 typedef enum mg_node_state
 {
 	MG_STATE_OPEN = 0,
-	MG_STATE_JOINING,
+	MG_STATE_PRIMARY,
+	MG_STATE_JOINER,
+	MG_STATE_JOINED,
 	MG_STATE_SYNCED,
+	MG_STATE_DONOR,
 	MG_STATE_NON_PRIMARY,
-	MG_STATE_INCONSISTENT
+	MG_STATE_INCONSISTENT,
+	MG_STATE_COUNT				/* not a state */
 } mg_node_state;
+
+extern bool mg_node_may_shift(mg_node_state from, mg_node_state to);
+
+static inline bool
+mg_state_is_joining(mg_node_state state)
+{
+	return state == MG_STATE_PRIMARY || state == MG_STATE_JOINER || state == MG_STATE_JOINED;
+}
+
+/* In the primary component and level with it: takes submissions. */
+static inline bool
+mg_state_is_synced(mg_node_state state)
+{
+	return state == MG_STATE_SYNCED || state == MG_STATE_DONOR;
+}
 
 typedef struct mg_node_config
 {
@@ -74,6 +98,7 @@ typedef struct mg_node_config
 	char		name[MG_NAME_BYTES_MAX];
 	char		cluster_name[MG_NAME_BYTES_MAX];
 	char		address[MG_ADDRESS_BYTES_MAX];	/* told to peers */
+	char		sql_address[MG_ADDRESS_BYTES_MAX];	/* told to peers: where clients reach the server, or "" */
 	uint64_t	incarnation;	/* random, not 0 */
 	uint32_t	weight;
 	int64_t		keepalive_us;
@@ -104,8 +129,9 @@ typedef enum mg_input_type
 	MG_IN_START,				/* up: the log is as it was left; false: it lost entries that were durable */
 	MG_IN_LOG_READ,				/* peer, seqno, generation, bytes: answers READ_LOG, one per entry */
 	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to; up: force */
-	MG_IN_JOIN,					/* text: "host:port,host:port" */
-	MG_IN_LEAVE
+	MG_IN_JOIN,					/* text: "host:port,host:port"; up: with a snapshot, whatever its data is */
+	MG_IN_LEAVE,
+	MG_IN_DESYNC				/* up: flow control need not wait for this node; false: it must again */
 } mg_input_type;
 
 typedef struct mg_input
@@ -143,6 +169,9 @@ typedef enum mg_effect_type
 	MG_FX_REFUSED,				/* slot, text: not sent, nothing happened */
 	MG_FX_STATE,				/* the state or the view changed */
 	MG_FX_EVICTED,				/* the cluster went on without this node: make a new one and join */
+	MG_FX_SNAPSHOT,				/* text, hint: cannot join without a snapshot of a member's data
+								 * (mg_node_offer); ok: no transaction of the cluster is lost with
+								 * the data that is here.  The node is silent from then on. */
 	MG_FX_ANSWER,				/* ok, text, hint: the outcome of a command */
 	MG_FX_LOG					/* text: one line */
 } mg_effect_type;
@@ -218,6 +247,9 @@ extern mg_seqno mg_node_ordered(const mg_node *node);
 extern uint64_t mg_node_unordered(const mg_node *node);	/* own submissions without a place yet */
 extern uint64_t mg_node_damaged(const mg_node *node);		/* frames refused */
 
+/* After MG_FX_SNAPSHOT: the members that the one who refused knows; else an empty view. */
+extern const mg_view *mg_node_offer(const mg_node *node);
+
 /* Lowest seqno that some member or the certification still needs from the log. */
 extern mg_seqno mg_node_log_needed(const mg_node *node);
 
@@ -228,6 +260,7 @@ typedef struct mg_peer_info
 	mg_seqno	committed;
 	mg_seqno	joined_at;		/* the view that took it in, 0 if that was before this node's time */
 	int64_t		heard_us;		/* time of its last word */
+	bool		desynced;		/* flow control does not wait for it */
 } mg_peer_info;
 
 /* False if nothing is known of the member; for this node itself it is exact. */

@@ -131,6 +131,7 @@ mg_view_encode(mg_buf *to, const mg_view *view)
 		mg_buf_put_u64(to, m->incarnation);
 		mg_buf_put_text(to, m->name);
 		mg_buf_put_text(to, m->address);
+		mg_buf_put_text(to, m->sql_address);
 	}
 }
 
@@ -167,6 +168,7 @@ mg_view_decode(mg_reader *r, mg_view *view)
 		m->incarnation = mg_read_u64(r);
 		mg_read_text(r, m->name, sizeof(m->name));
 		mg_read_text(r, m->address, sizeof(m->address));
+		mg_read_text(r, m->sql_address, sizeof(m->sql_address));
 		if (r->bad || m->id == 0 || m->role > MG_ROLE_ARBITRATOR || m->weight > MG_WEIGHT_MAX)
 		{
 			view->n = 0;

@@ -104,6 +104,7 @@ typedef struct mg_member
 	uint64_t	incarnation;
 	char		name[MG_NAME_BYTES_MAX];
 	char		address[MG_ADDRESS_BYTES_MAX];
+	char		sql_address[MG_ADDRESS_BYTES_MAX];	/* where clients reach its server, "": not told */
 } mg_member;
 
 typedef enum mg_left_how

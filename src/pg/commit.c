@@ -114,6 +114,7 @@ mgrepl_commit_require_ready(void)
 	switch (mgrepl_node_state())
 	{
 		case MG_NODE_SYNCED:
+		case MG_NODE_DONOR:
 			return;
 		case MG_NODE_OPEN:
 			ereport(ERROR,
@@ -121,7 +122,9 @@ mgrepl_commit_require_ready(void)
 					 errmsg("this node belongs to a cluster but has not joined it: it takes no writes"),
 					 errhint("Call mgrepl.join('gcomm://host:port') with the address of a member, or mgrepl.bootstrap() if no other node runs.")));
 			break;
+		case MG_NODE_PRIMARY:
 		case MG_NODE_JOINER:
+		case MG_NODE_JOINED:
 			ereport(ERROR,
 					(errcode(ERRCODE_CANNOT_CONNECT_NOW),
 					 errmsg("this node is joining the cluster and is not ready for writes yet"),
@@ -532,7 +535,7 @@ wait_ended(int64 deadline)
 		return "canceling the wait due to user request";
 	if (deadline != 0 && now_us() >= deadline)
 		return "mgrepl.commit_timeout has passed";
-	if (mgrepl_node_state() != MG_NODE_SYNCED)
+	if (!mgrepl_node_takes_work())
 		return "this node is no longer in the primary component";
 	return NULL;
 }

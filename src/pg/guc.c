@@ -34,6 +34,7 @@ char	   *mgrepl_cluster_name = NULL;
 char	   *mgrepl_cluster_address = NULL;
 char	   *mgrepl_listen_address = NULL;
 char	   *mgrepl_node_address = NULL;
+char	   *mgrepl_sql_address = NULL;
 char	   *mgrepl_database = NULL;
 char	   *mgrepl_gcache_dir = NULL;
 int			mgrepl_gcache_size_mb = 1024;
@@ -320,6 +321,11 @@ define_identity(void)
 							   "Address that other nodes reach this node at: host:port.",
 							   "Empty: the same as mgrepl.listen_address.",
 							   &mgrepl_node_address, "",
+							   PGC_POSTMASTER, 0, check_node_address, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.sql_address",
+							   "Address at which other nodes reach this node's PostgreSQL server: host:port.",
+							   "Empty: the host of mgrepl.node_address and the server's port. A joining node takes its snapshot there.",
+							   &mgrepl_sql_address, "",
 							   PGC_POSTMASTER, 0, check_node_address, NULL, NULL);
 	DefineCustomStringVariable("mgrepl.database",
 							   "The database that is replicated.",

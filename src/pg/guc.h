@@ -11,6 +11,7 @@ extern char *mgrepl_cluster_name;		/* mgrepl.cluster_name */
 extern char *mgrepl_cluster_address;	/* mgrepl.cluster_address: gcomm://host:port,…?option=value */
 extern char *mgrepl_listen_address;		/* mgrepl.listen_address: host:port to bind */
 extern char *mgrepl_node_address;		/* mgrepl.node_address: host:port told to peers, default listen_address */
+extern char *mgrepl_sql_address;		/* mgrepl.sql_address: host:port of the server, told to peers, "": made of the others */
 extern char *mgrepl_database;			/* mgrepl.database: the replicated database */
 extern char *mgrepl_gcache_dir;			/* mgrepl.gcache_dir, relative to the data directory */
 extern int	mgrepl_gcache_size_mb;		/* mgrepl.gcache_size */

@@ -40,7 +40,7 @@ static ExecutorStart_hook_type next_hook = NULL;
 static bool
 reads_anything(void)
 {
-	if (mgrepl_shared == NULL || mgrepl_node_state() == MG_NODE_SYNCED)
+	if (mgrepl_shared == NULL || mgrepl_node_takes_work())
 		return true;
 	return mgrepl_dirty_reads ||
 		pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_NO ||
@@ -70,11 +70,14 @@ refuse(void)
 	switch (mgrepl_node_state())
 	{
 		case MG_NODE_SYNCED:
+		case MG_NODE_DONOR:
 			return;
 		case MG_NODE_OPEN:
 			what = "this node belongs to a cluster but has not joined it";
 			break;
+		case MG_NODE_PRIMARY:
 		case MG_NODE_JOINER:
+		case MG_NODE_JOINED:
 			what = "this node is joining the cluster and is still behind it";
 			passing = true;
 			break;

@@ -220,10 +220,16 @@ mgrepl_node_state_name(MgNodeState state)
 	{
 		case MG_NODE_OPEN:
 			return "OPEN";
+		case MG_NODE_PRIMARY:
+			return "PRIMARY";
 		case MG_NODE_JOINER:
 			return "JOINER";
+		case MG_NODE_JOINED:
+			return "JOINED";
 		case MG_NODE_SYNCED:
 			return "SYNCED";
+		case MG_NODE_DONOR:
+			return "DONOR";
 		case MG_NODE_NON_PRIMARY:
 			return "NON_PRIMARY";
 		case MG_NODE_INCONSISTENT:

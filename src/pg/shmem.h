@@ -35,8 +35,11 @@
 typedef enum MgNodeState
 {
 	MG_NODE_OPEN = 0,			/* not in a cluster */
-	MG_NODE_JOINER,				/* asked to join, catching up */
+	MG_NODE_PRIMARY,			/* asks a primary component for admission */
+	MG_NODE_JOINER,				/* gets what it lacks: writesets, or a snapshot */
+	MG_NODE_JOINED,				/* a member, not level with the others yet */
 	MG_NODE_SYNCED,				/* in the primary component */
+	MG_NODE_DONOR,				/* as SYNCED, but flow control does not wait for it */
 	MG_NODE_NON_PRIMARY,		/* was in a cluster, sees no majority */
 	MG_NODE_INCONSISTENT		/* could not apply what the cluster committed */
 } MgNodeState;
@@ -147,8 +150,10 @@ typedef struct MgMemberInfo
 	bool		leader;
 	bool		self;
 	bool		synced;
+	bool		desynced;		/* flow control does not wait for it */
 	char		name[MG_NAME_BYTES_MAX];
 	char		address[MG_ADDRESS_BYTES_MAX];
+	char		sql_address[MG_ADDRESS_BYTES_MAX];
 	uint64		held;			/* has written its log up to here */
 	uint64		flushed;		/* durable up to here */
 	uint64		committed;		/* applied and committed up to here */
@@ -257,6 +262,15 @@ static inline MgNodeState
 mgrepl_node_state(void)
 {
 	return (MgNodeState) pg_atomic_read_u32(&mgrepl_shared->node_state);
+}
+
+/* In the primary component and level with it. */
+static inline bool
+mgrepl_node_takes_work(void)
+{
+	MgNodeState state = mgrepl_node_state();
+
+	return state == MG_NODE_SYNCED || state == MG_NODE_DONOR;
 }
 
 /* Waits for the provider's answer; ERROR 57P03 if it does not come. */

@@ -429,7 +429,7 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 	put_number(rsinfo, "view_id", status->view_id, "number of the present view");
 	put_number(rsinfo, "epoch", status->epoch, "number of the present leader's epoch");
 	put_number(rsinfo, "cluster_size", status->n_members, "members of the present view");
-	put_row(rsinfo, "primary", state == MG_NODE_SYNCED ? "on" : "off",
+	put_row(rsinfo, "primary", mgrepl_node_takes_work() ? "on" : "off",
 			"is this node in the primary component");
 	put_row(rsinfo, "leader", leader, "name of the member that orders the writesets");
 	put_number(rsinfo, "committed_seqno", mgrepl_order_committed(),

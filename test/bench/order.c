@@ -458,6 +458,8 @@ carry_out(mg_effects *fx)
 				fail("node %d: a message was refused: %s", me.no, at);
 			case MG_FX_EVICTED:
 				fail("node %d: evicted", me.no);
+			case MG_FX_SNAPSHOT:
+				fail("node %d: %s", me.no, at);
 			case MG_FX_LOG:
 				if (options.verbose)
 					fprintf(stderr, "%d %lld %s\n", me.no, (long long) me.now, at);
@@ -803,7 +805,7 @@ node_main(int no, int control)
 		if (round_inputs())
 			me.last_work = me.now;
 		carry_out_all();
-		if (!me.synced_told && mg_node_get_state(me.node) == MG_STATE_SYNCED)
+		if (!me.synced_told && mg_state_is_synced(mg_node_get_state(me.node)))
 		{
 			me.synced_told = true;
 			answer();

@@ -222,6 +222,7 @@ carry_out(cluster *c, int i, const mg_effect *e)
 			h->busy[e->slot] = false;
 			break;
 		case MG_FX_EVICTED:
+		case MG_FX_SNAPSHOT:
 			h->evicted = true;
 			break;
 		case MG_FX_LOG:

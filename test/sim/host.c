@@ -819,11 +819,14 @@ carry_out(world *w, sim_host *h, const mg_effect *e, const uint8_t *at)
 			h->leaving = false;
 			h->join_us = w->now + between(w, 0, SECOND);
 			break;
+		case MG_FX_SNAPSHOT:
+			h->evicted = true;
+			/* FALLTHROUGH */
 		case MG_FX_ANSWER:
 			{
 				uint32_t	life = h->life;
 
-				answer(w, h, e->ok, (const char *) at);
+				answer(w, h, e->type == MG_FX_ANSWER && e->ok, (const char *) at);
 				if (h->life != life)
 					return false;
 			}

@@ -61,6 +61,9 @@ typedef struct host
 				answers_failed;
 	char		answer[256];
 	bool		evicted;
+	int			snapshots;		/* told that it needs one ... */
+	bool		nothing_lost;	/* ... and that nothing of the cluster is lost by that */
+	bool		slow;			/* commits one seqno in a while */
 	uint32_t	generation;		/* of the log */
 	uint8_t	   *saved;			/* the node's durable state */
 	size_t		saved_len;
@@ -73,6 +76,7 @@ typedef struct world
 	host		h[NODES];
 	int			n;
 	int64_t		now;
+	uint32_t	fc_limit;
 	uint64_t	rng;
 	uint64_t	orders;
 	flying		frames[FRAMES_MAX];
@@ -248,6 +252,11 @@ run_effects(world *w, int i)
 				case MG_FX_EVICTED:
 					h->evicted = true;
 					break;
+				case MG_FX_SNAPSHOT:
+					h->snapshots++;
+					h->nothing_lost = e->ok;
+					snprintf(h->answer, sizeof(h->answer), "%s", (char *) at);
+					break;
 				case MG_FX_LOG:
 					if (getenv("MG_TRACE"))
 						fprintf(stderr, "%8lld n%d %s\n", (long long) w->now, i, (char *) at);
@@ -281,7 +290,8 @@ node_start(world *w, int i, mg_seqno position, bool belongs)
 	c.resend_us = 100000;
 	c.fetch_us = 10000;
 	c.join_timeout_us = 20000000;
-	c.fc_limit = 4096;
+	c.fc_limit = w->fc_limit;
+	snprintf(c.sql_address, sizeof(c.sql_address), "sql:%d", i);
 	if (belongs)
 		p.uuid = w->uuid;
 	p.seqno = position;
@@ -304,6 +314,7 @@ world_new(int n, uint64_t seed)
 	w->n = n;
 	w->rng = seed;
 	w->now = 1000000;
+	w->fc_limit = 4096;
 	memset(w->uuid.bytes, 7, 16);
 	for (int i = 0; i < n; i++)
 	{
@@ -395,8 +406,8 @@ world_step(world *w, uint64_t keys, int load_percent)
 	{
 		host	   *h = &w->h[i];
 
-		if (chance(w, 3) == 0 && h->committed < h->delivered)
-			h->committed += 1 + chance(w, h->delivered - h->committed);
+		if (chance(w, h->slow ? 20 : 3) == 0 && h->committed < h->delivered)
+			h->committed += h->slow ? 1 : 1 + chance(w, h->delivered - h->committed);
 		feed(w, i, &(mg_input) {.type = MG_IN_COMMITTED,.seqno = h->committed});
 		if (chance(w, 2) == 0 && h->log_last > h->flushed)
 		{
@@ -404,7 +415,7 @@ world_step(world *w, uint64_t keys, int load_percent)
 			feed(w, i, &(mg_input) {.type = MG_IN_FLUSHED,.seqno = h->flushed,.generation = h->generation});
 		}
 		feed(w, i, &(mg_input) {.type = MG_IN_TICK});
-		if (mg_node_get_state(h->node) == MG_STATE_SYNCED)
+		if (mg_state_is_synced(mg_node_get_state(h->node)))
 			for (int s = 0; s < SLOTS; s++)
 				if (!h->busy[s] && (int) chance(w, 100) < load_percent)
 					submit(w, i, s, keys);
@@ -699,21 +710,40 @@ admission_is_refused_with_a_reason(void **state)
 	/* Data of no cluster. */
 	node_start(w, 2, 0, false);
 	join(w, 2, "host:100");
-	for (int k = 0; k < 5000 && w->h[2].answers_failed < 2; k++)
+	for (int k = 0; k < 5000 && w->h[2].snapshots < 1; k++)
 		world_step(w, 10, 0);
 	assert_non_null(strstr(w->h[2].answer, "does not belong to any cluster"));
+	assert_true(w->h[2].nothing_lost);
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_JOINER);
+	assert_int_equal(mg_node_offer(w->h[2].node)->n, 2);
+	assert_string_equal(mg_node_offer(w->h[2].node)->members[0].sql_address, "sql:0");
+	assert_string_equal(mg_node_offer(w->h[2].node)->members[1].sql_address, "sql:1");
 
 	/* Ahead of the cluster. */
 	node_start(w, 2, 15000, true);
 	join(w, 2, "host:101");
-	for (int k = 0; k < 5000 && w->h[2].answers_failed < 3; k++)
+	for (int k = 0; k < 5000 && w->h[2].snapshots < 2; k++)
 		world_step(w, 10, 0);
 	assert_non_null(strstr(w->h[2].answer, "ahead of the cluster"));
+	assert_false(w->h[2].nothing_lost);
+
+	/* What it has would do, but it wants a snapshot. */
+	node_start(w, 2, 0, true);
+	feed(w, 2, &(mg_input) {.type = MG_IN_JOIN,.text = "host:101",.up = true});
+	for (int k = 0; k < 5000 && w->h[2].snapshots < 3; k++)
+		world_step(w, 10, 0);
+	assert_int_equal(w->h[2].snapshots, 3);
+	assert_true(w->h[2].nothing_lost);
+
+	/* Until it is told otherwise it is silent. */
+	feed(w, 2, &(mg_input) {.type = MG_IN_LEAVE});
+	run_effects(w, 2);
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_OPEN);
 
 	/* Nobody there. */
 	node_start(w, 2, 0, true);
 	join(w, 2, "host:999");
-	for (int k = 0; k < 60000 && w->h[2].answers_failed < 4; k++)
+	for (int k = 0; k < 60000 && w->h[2].answers_failed < 3; k++)
 		world_step(w, 10, 0);
 	assert_non_null(strstr(w->h[2].answer, "no member"));
 	assert_int_equal(mg_node_view(w->h[0].node)->n, 2);
@@ -862,10 +892,74 @@ all_restarted_form_the_cluster_by_themselves(void **state)
 	world_free(w);
 }
 
+/* The table of states as a picture: what changes it must change this test too. */
+static void
+states_change_only_as_the_table_says(void **state)
+{
+	/* to:           OPEN PRIMARY JOINER JOINED SYNCED DONOR NON_PRIMARY INCONSISTENT */
+	static const char *const table[MG_STATE_COUNT] = {
+		[MG_STATE_OPEN] = ".x.x..xx",
+		[MG_STATE_PRIMARY] = "x.xx....",
+		[MG_STATE_JOINER] = "x..x...x",
+		[MG_STATE_JOINED] = "x...xxxx",
+		[MG_STATE_SYNCED] = "x....xxx",
+		[MG_STATE_DONOR] = "x...x.xx",
+		[MG_STATE_NON_PRIMARY] = "x..xxx.x",
+		[MG_STATE_INCONSISTENT] = "x.......",
+	};
+	static const char *const names[MG_STATE_COUNT] = {
+		"OPEN", "PRIMARY", "JOINER", "JOINED", "SYNCED", "DONOR", "NON_PRIMARY", "INCONSISTENT"
+	};
+
+	(void) state;
+	for (int from = 0; from < MG_STATE_COUNT; from++)
+	{
+		assert_string_equal(mg_node_state_name(from), names[from]);
+		for (int to = 0; to < MG_STATE_COUNT; to++)
+			assert_int_equal(mg_node_may_shift(from, to), table[from][to] == 'x');
+	}
+}
+
+static void
+flow_control_waits_for_a_slow_member_but_not_for_a_desynced_one(void **state)
+{
+	world	   *w = world_new(3, seed_of_run() + 12000);
+	mg_seqno	behind = 0;
+
+	(void) state;
+	w->fc_limit = 32;
+	for (int i = 0; i < 3; i++)
+		node_start(w, i, 0, true);
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 0);
+	join_and_wait(w, 2, 50, 0);
+	w->h[2].slow = true;
+	for (int k = 0; k < 1000; k++)
+	{
+		world_step(w, 1000000, 20);
+		if (w->h[0].delivered > w->h[2].committed + behind)
+			behind = w->h[0].delivered - w->h[2].committed;
+	}
+	assert_in_range(behind, 8, 34);
+	feed(w, 2, &(mg_input) {.type = MG_IN_DESYNC,.up = true});
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_DONOR);
+	for (int k = 0; k < 1000; k++)
+		world_step(w, 1000000, 20);
+	assert_true(w->h[0].delivered > w->h[2].committed + 100);
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_DONOR);
+	w->h[2].slow = false;
+	feed(w, 2, &(mg_input) {.type = MG_IN_DESYNC,.up = false});
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_SYNCED);
+	settle(w, 3);
+	world_free(w);
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(states_change_only_as_the_table_says),
+		cmocka_unit_test(flow_control_waits_for_a_slow_member_but_not_for_a_desynced_one),
 		cmocka_unit_test(three_nodes_deliver_one_order_with_the_same_verdicts),
 		cmocka_unit_test(lost_frames_only_delay),
 		cmocka_unit_test(a_late_joiner_reaches_the_same_verdicts),

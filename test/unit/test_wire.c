@@ -267,6 +267,7 @@ random_view(mg_view *view, uint32_t n)
 		m->incarnation = test_random();
 		memset(m->name, 'a' + (int) (i % 26), name);
 		memset(m->address, 'A' + (int) (i % 26), address);
+		memset(m->sql_address, 's', test_random_below(sizeof(m->sql_address)));
 	}
 }
 
@@ -413,6 +414,7 @@ texts_of_a_view_are_checked(void **state)
 	name[MG_NAME_BYTES_MAX - 1] = '\0';
 	mg_buf_put_text(&to, name);
 	mg_buf_put_text(&to, "h:1");
+	mg_buf_put_text(&to, "h:5432");
 	assert_int_equal(decode_view(to.data, to.len, &back, &left), MG_OK);
 	assert_string_equal(back.members[0].name, name);
 

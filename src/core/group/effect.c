@@ -86,14 +86,41 @@ mg_fx_answer(mg_node *node, bool ok, const char *text, const char *hint)
 	e->hint_at = hint_at;
 }
 
+/* From which state to which: everything else is a bug. */
+#define TO(state) (1u << MG_STATE_##state)
+
+static const uint32_t transitions[MG_STATE_COUNT] = {
+	[MG_STATE_OPEN] = TO(PRIMARY) | TO(JOINED) | TO(NON_PRIMARY) | TO(INCONSISTENT),
+	[MG_STATE_PRIMARY] = TO(JOINER) | TO(JOINED) | TO(OPEN),
+	[MG_STATE_JOINER] = TO(JOINED) | TO(INCONSISTENT) | TO(OPEN),
+	[MG_STATE_JOINED] = TO(SYNCED) | TO(DONOR) | TO(NON_PRIMARY) | TO(INCONSISTENT) | TO(OPEN),
+	[MG_STATE_SYNCED] = TO(DONOR) | TO(NON_PRIMARY) | TO(INCONSISTENT) | TO(OPEN),
+	[MG_STATE_DONOR] = TO(SYNCED) | TO(NON_PRIMARY) | TO(INCONSISTENT) | TO(OPEN),
+	[MG_STATE_NON_PRIMARY] = TO(SYNCED) | TO(DONOR) | TO(JOINED) | TO(INCONSISTENT) | TO(OPEN),
+	[MG_STATE_INCONSISTENT] = TO(OPEN)
+};
+
+bool
+mg_node_may_shift(mg_node_state from, mg_node_state to)
+{
+	return (transitions[from] >> to & 1) != 0;
+}
+
 void
 mg_node_shift(mg_node *node, mg_node_state to, const char *why)
 {
 	if (node->state == to)
 		return;
+	MG_ASSERT(mg_node_may_shift(node->state, to));
 	mg_fx_log(node, "node: state %s -> %s: %s", mg_node_state_name(node->state), mg_node_state_name(to), why);
 	node->state = to;
 	snprintf(node->reason, sizeof(node->reason), "%s", why);
 	mg_fx_add(node, MG_FX_STATE);
+}
+
+void
+mg_node_shift_synced(mg_node *node, const char *why)
+{
+	mg_node_shift(node, node->desynced ? MG_STATE_DONOR : MG_STATE_SYNCED, why);
 }
 

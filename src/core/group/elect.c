@@ -151,6 +151,7 @@ mg_become_leader(mg_node *node)
 			view.members[m].incarnation = node->config.incarnation;
 			view.members[m].segment = node->config.segment;
 			snprintf(view.members[m].address, sizeof(view.members[m].address), "%s", node->config.address);
+			snprintf(view.members[m].sql_address, sizeof(view.members[m].sql_address), "%s", node->config.sql_address);
 			view.joined = node->self;
 			view.left_how = MG_LEFT_RESTARTED;
 		}
@@ -191,6 +192,7 @@ put_vote_request(mg_node *node, int i)
 	mg_buf_put_u64(b, mg_epoch_of(node, node->appended));
 	mg_buf_put_u64(b, node->appended);
 	mg_buf_put_text(b, node->config.address);
+	mg_buf_put_text(b, node->config.sql_address);
 	mg_msg_end(b, mark);
 }
 
@@ -254,8 +256,8 @@ turn(mg_node *node)
 void
 mg_elect_tick(mg_node *node)
 {
-	if (node->self == 0 || node->over || (node->state != MG_STATE_SYNCED && node->state != MG_STATE_NON_PRIMARY &&
-										  node->state != MG_STATE_JOINING))
+	if (node->self == 0 || node->over || (!mg_state_is_synced(node->state) && node->state != MG_STATE_NON_PRIMARY &&
+										  node->state != MG_STATE_JOINED))
 		return;
 	if (node->leading && !mg_quorum_heard(node, NULL))
 		mg_no_leader(node, "no quorum is heard");
@@ -343,9 +345,11 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 	uint64_t	last_epoch = mg_read_u64(r);
 	mg_seqno	last_seqno = mg_read_u64(r);
 	char		address[MG_ADDRESS_BYTES_MAX];
+	char		sql_address[MG_ADDRESS_BYTES_MAX];
 	bool		granted;
 
 	mg_read_text(r, address, sizeof(address));
+	mg_read_text(r, sql_address, sizeof(sql_address));
 	if (!mg_reader_done(r) || kind < MG_VOTE_ASKING || kind > MG_VOTE_HANDOVER || fh->member == 0 ||
 		!mg_address_is_valid(address) || is_absurd(node, epoch) || promised > epoch)
 	{
@@ -365,6 +369,7 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 	}
 	else if (node->peers[i].kind == MG_PEER_MEMBER && strcmp(node->peers[i].address, address) != 0)
 		mg_peer_moved(node, i, address);
+	snprintf(node->peers[i].sql_address, sizeof(node->peers[i].sql_address), "%s", sql_address);
 	if (is_over(node, fh->member))
 	{
 		mg_put_not_member(node, i, fh->member, 0);
@@ -472,6 +477,7 @@ arbitrate(mg_node *node, const mg_frame_header *fh, const mg_view *view)
 	{
 		node->self = view->members[m].id;
 		node->life = view->members[m].life;
+		mg_node_shift(node, MG_STATE_JOINED, "the view that takes it in is known");
 	}
 	if (node->self == 0)
 		return;
@@ -554,7 +560,7 @@ mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	if (node->self == 0)
 	{
 		/* A learner belongs to the leader that has admitted it. */
-		if (node->state == MG_STATE_JOINING && node->view.id != 0 && fh->epoch > node->epoch)
+		if (node->state == MG_STATE_JOINER && fh->epoch > node->epoch)
 			node->last_entries_us = INT64_MIN / 2;	/* asks anew */
 		return;
 	}
@@ -650,7 +656,7 @@ mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_member_id whom = mg_read_u32(r);
 
 	if (!mg_reader_done(r) || node->self == 0 || whom != node->self || node->leading ||
-		(node->state != MG_STATE_SYNCED && node->state != MG_STATE_NON_PRIMARY && node->state != MG_STATE_JOINING))
+		(!mg_state_is_synced(node->state) && node->state != MG_STATE_NON_PRIMARY && node->state != MG_STATE_JOINED))
 		return;
 	if (why == 0 && view_id <= node->view.id && fh->epoch <= node->promised)
 		return;

@@ -100,6 +100,7 @@ typedef struct mg_peer
 	uint8_t		segment;
 	uint32_t	weight;			/* learner */
 	int64_t		heard_us;
+	char		sql_address[MG_ADDRESS_BYTES_MAX];
 	bool		moved;			/* its address is newer than that in the view */
 	bool		link_lost;		/* its connection broke and was not made again */
 
@@ -110,6 +111,7 @@ typedef struct mg_peer
 	mg_seqno	delivered;
 	mg_seqno	committed;
 	mg_seqno	min_seen;
+	bool		desynced;
 	int64_t		progress_us;	/* when it last was at the tip, or came nearer */
 	int64_t		commit_us;		/* when `committed` last moved */
 	int64_t		lead_us;		/* LEAD was sent */
@@ -161,6 +163,14 @@ typedef enum mg_vote_kind
 	MG_VOTE_REAL,
 	MG_VOTE_HANDOVER			/* real, and the leader itself wants it */
 } mg_vote_kind;
+
+/* Can a snapshot help somebody who is refused? */
+typedef enum mg_refusal
+{
+	MG_REFUSED = 0,				/* no */
+	MG_REFUSED_TOO_OLD,			/* yes, and nothing of this cluster is lost with the data that it has */
+	MG_REFUSED_DIFFERS			/* yes, but it has transactions that this cluster has not */
+} mg_refusal;
 
 struct mg_node
 {
@@ -270,6 +280,9 @@ struct mg_node
 	uint64_t	frames_damaged;
 	bool		answer_due;		/* a command waits for its answer */
 	bool		leave_asked;
+	bool		desynced;
+	bool		wants_snapshot;	/* joining: whatever its data is */
+	mg_view	   *offer;			/* who could give a snapshot, NULL: none is needed */
 	bool		over;			/* EVICTED was said: silent from now on */
 	bool		overflown;		/* the own log holds more than fits */
 	int64_t		last_entries_us;
@@ -302,6 +315,7 @@ extern size_t mg_fx_text(mg_node *node, const char *text);
 extern void mg_fx_log(mg_node *node, const char *format, ...) __attribute__((format(printf, 2, 3)));
 extern void mg_fx_answer(mg_node *node, bool ok, const char *text, const char *hint);
 extern void mg_node_shift(mg_node *node, mg_node_state to, const char *why);
+extern void mg_node_shift_synced(mg_node *node, const char *why);
 
 /* ---- state.c ---- */
 extern void mg_state_save(mg_node *node);
@@ -395,14 +409,14 @@ extern void mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader
 
 /* ---- join.c ---- */
 extern void mg_put_join_request(mg_node *node, int i);
-extern void mg_put_refuse(mg_node *node, int i, const char *text, const char *hint);
+extern void mg_put_refuse(mg_node *node, int i, mg_refusal kind, const char *text, const char *hint);
 extern void mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 extern void mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 extern void mg_on_refuse(mg_node *node, mg_reader *r);
 extern void mg_join_failed(mg_node *node, const char *text, const char *hint);
 extern void mg_join_tick(mg_node *node);
 extern void mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force);
-extern void mg_on_join(mg_node *node, const char *addresses);
+extern void mg_on_join(mg_node *node, const char *addresses, bool with_snapshot);
 extern void mg_on_leave(mg_node *node);
 extern void mg_leave_tick(mg_node *node);
 

@@ -14,14 +14,18 @@
 
 #define REBUILD_HINT "Start the node from a base backup (pg_basebackup) of a member."
 
+/* Whoever can be helped by a snapshot is told who could give one. */
 void
-mg_put_refuse(mg_node *node, int i, const char *text, const char *hint)
+mg_put_refuse(mg_node *node, int i, mg_refusal kind, const char *text, const char *hint)
 {
 	size_t		mark = mg_msg_peer(node, i, MG_MSG_REFUSE);
 
 	mg_buf_put_text(&node->peers[i].out, node->config.address);
 	mg_buf_put_text(&node->peers[i].out, text);
 	mg_buf_put_text(&node->peers[i].out, hint);
+	mg_buf_put_u8(&node->peers[i].out, (uint8_t) kind);
+	if (kind != MG_REFUSED)
+		mg_view_encode(&node->peers[i].out, &node->latest);
 	mg_msg_end(&node->peers[i].out, mark);
 	if (node->peers[i].kind == MG_PEER_LEARNER)
 	{
@@ -49,6 +53,8 @@ mg_put_join_request(mg_node *node, int i)
 	mg_buf_put_text(b, node->config.cluster_name);
 	mg_buf_put_text(b, node->config.name);
 	mg_buf_put_text(b, node->config.address);
+	mg_buf_put_text(b, node->config.sql_address);
+	mg_buf_put_u8(b, node->wants_snapshot);
 	mg_buf_put(b, node->uuid.bytes, sizeof(node->uuid.bytes));
 	mg_buf_put_u64(b, node->position);
 	mg_buf_put_u64(b, epoch_of_data(node));
@@ -64,6 +70,8 @@ typedef struct request
 	char		cluster[MG_NAME_BYTES_MAX];
 	char		name[MG_NAME_BYTES_MAX];
 	char		address[MG_ADDRESS_BYTES_MAX];
+	char		sql_address[MG_ADDRESS_BYTES_MAX];
+	bool		wants_snapshot;
 	mg_uuid		uuid;
 	mg_seqno	position;
 	uint64_t	epoch;			/* of the entry there, 0: its log does not tell, but ... */
@@ -111,19 +119,20 @@ admit(mg_node *node, int i, const request *q)
 	{
 		snprintf(text, sizeof(text), "the joining node (seqno %llu) is ahead of the cluster (seqno %llu)",
 				 (unsigned long long) q->position, (unsigned long long) node->appended);
-		mg_put_refuse(node, i, text, "Bootstrap the cluster from the most advanced node, or start this one from a base backup of a member.");
+		mg_put_refuse(node, i, MG_REFUSED_DIFFERS, text, "Bootstrap the cluster from the most advanced node, or start this one from a base backup of a member.");
 		return;
 	}
 	if (data && (q->epoch != 0 ? here != 0 && here != q->epoch : here > q->limit))
 	{
 		snprintf(text, sizeof(text), "the joining node has another transaction at seqno %llu than the cluster",
 				 (unsigned long long) q->position);
-		mg_put_refuse(node, i, text, "Its data went another way (a forced bootstrap elsewhere, or transactions lost with the power). " REBUILD_HINT);
+		mg_put_refuse(node, i, MG_REFUSED_DIFFERS, text,
+					  "Its data went another way (a forced bootstrap elsewhere, or transactions lost with the power). " REBUILD_HINT);
 		return;
 	}
 	if (data && node->latest.n >= MG_MEMBERS_MAX)
 	{
-		mg_put_refuse(node, i, "the cluster has as many members as it can have", "Let a member leave first.");
+		mg_put_refuse(node, i, MG_REFUSED, "the cluster has as many members as it can have", "Let a member leave first.");
 		return;
 	}
 	if (m >= 0)
@@ -132,7 +141,7 @@ admit(mg_node *node, int i, const request *q)
 		{
 			snprintf(text, sizeof(text), "a member named \"%s\" is in the cluster already, at %.100s",
 					 q->name, node->latest.members[m].address);
-			mg_put_refuse(node, i, text, "Give every node a mgrepl.node_name of its own.");
+			mg_put_refuse(node, i, MG_REFUSED, text, "Give every node a mgrepl.node_name of its own.");
 			return;
 		}
 		return;					/* asked again when the old one is out of the view */
@@ -144,7 +153,7 @@ admit(mg_node *node, int i, const request *q)
 	{
 		snprintf(text, sizeof(text), "the writesets from seqno %llu on are no longer in the log (it begins at %llu)",
 				 (unsigned long long) start + 1, (unsigned long long) node->log_first);
-		mg_put_refuse(node, i, text, "Start the node from a newer base backup of a member.");
+		mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, text, "Start the node from a newer base backup of a member.");
 		return;
 	}
 	if (!again)
@@ -159,6 +168,7 @@ admit(mg_node *node, int i, const request *q)
 	p->segment = q->segment;
 	p->weight = q->weight > MG_WEIGHT_MAX ? MG_WEIGHT_MAX : q->weight;
 	snprintf(p->name, sizeof(p->name), "%s", q->name);
+	snprintf(p->sql_address, sizeof(p->sql_address), "%s", q->sql_address);
 
 	mark = mg_msg_peer(node, i, MG_MSG_JOIN_REPLY);
 	put_reply_head(node, i, 0, "");
@@ -198,6 +208,8 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_read_text(r, q.cluster, sizeof(q.cluster));
 	mg_read_text(r, q.name, sizeof(q.name));
 	mg_read_text(r, q.address, sizeof(q.address));
+	mg_read_text(r, q.sql_address, sizeof(q.sql_address));
+	q.wants_snapshot = mg_read_u8(r) != 0;
 	mg_read_copy(r, q.uuid.bytes, sizeof(q.uuid.bytes));
 	q.position = mg_read_u64(r);
 	q.epoch = mg_read_u64(r);
@@ -232,7 +244,7 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	if (strcmp(q.cluster, node->config.cluster_name) != 0)
 	{
 		snprintf(text, sizeof(text), "this is cluster \"%s\", not \"%s\"", node->config.cluster_name, q.cluster);
-		mg_put_refuse(node, i, text, "Set mgrepl.cluster_name to the cluster's name, or correct the address.");
+		mg_put_refuse(node, i, MG_REFUSED, text, "Set mgrepl.cluster_name to the cluster's name, or correct the address.");
 		return;
 	}
 	note_lost_identity(node, &node->latest, &q, fh->incarnation);
@@ -240,12 +252,17 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 		note_lost_identity(node, &node->old, &q, fh->incarnation);
 	if (mg_uuid_is_zero(&q.uuid) && q.role == MG_ROLE_DATA)
 	{
-		mg_put_refuse(node, i, "the data of the joining node does not belong to any cluster", REBUILD_HINT);
+		mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the data of the joining node does not belong to any cluster", REBUILD_HINT);
+		return;
+	}
+	if (q.wants_snapshot && q.role == MG_ROLE_DATA)
+	{
+		mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the joining node asks for a snapshot", REBUILD_HINT);
 		return;
 	}
 	if (!mg_uuid_equal(&q.uuid, &node->uuid) && !mg_uuid_is_zero(&q.uuid))
 	{
-		mg_put_refuse(node, i, "the data of the joining node belongs to another cluster", REBUILD_HINT);
+		mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the data of the joining node belongs to another cluster", REBUILD_HINT);
 		return;
 	}
 	if (!node->leading)
@@ -291,7 +308,7 @@ mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_view		view;
 
 	mg_read_text(r, address, sizeof(address));
-	if (r->bad || node->state != MG_STATE_JOINING)
+	if (r->bad || node->state != MG_STATE_PRIMARY)
 		return;
 	if (kind == 1)
 	{
@@ -334,6 +351,7 @@ mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	}
 	mg_send_frames(node);
 	node->last_entries_us = node->now_us;
+	mg_node_shift(node, MG_STATE_JOINER, "admitted, catching up");
 	if (mg_view_find_incarnation(&view, node->config.incarnation) >= 0)
 		view.id = start > 0 ? start : 1;	/* the view that takes this node in is still to come */
 	node->view = node->latest = node->old = view;
@@ -354,24 +372,60 @@ mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 		mg_put_fetch(node, mg_peer_of_member(node, node->leader));
 }
 
+/* The owner gets it, and makes a new node with what it got. */
+static void
+need_snapshot(mg_node *node, const mg_view *offer, bool nothing_lost, const char *text, const char *hint)
+{
+	size_t		at = mg_fx_text(node, text);
+	size_t		hint_at = mg_fx_text(node, hint);
+	mg_effect  *fx;
+
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		mg_peer_remove(node, i);
+	if (node->offer == NULL)
+		node->offer = mg_alloc(sizeof(*node->offer));
+	*node->offer = *offer;
+	node->leader = 0;
+	mg_node_shift(node, MG_STATE_JOINER, "needs a snapshot of a member's data");
+	node->answer_due = false;
+	node->over = true;
+	fx = mg_fx_add(node, MG_FX_SNAPSHOT);
+	fx->ok = nothing_lost;
+	fx->at = at;
+	fx->hint_at = hint_at;
+}
+
 void
 mg_on_refuse(mg_node *node, mg_reader *r)
 {
+	mg_view		offer;
 	char		text[MG_REASON_BYTES_MAX];
 	char		hint[MG_REASON_BYTES_MAX];
 
 	mg_read_text(r, text, sizeof(text));
 	mg_read_text(r, hint, sizeof(hint));
-	if (!r->bad && node->state == MG_STATE_JOINING && node->self == 0)
-		mg_join_failed(node, text, hint);
+	if (r->bad || (node->state != MG_STATE_PRIMARY && node->state != MG_STATE_JOINER))
+		return;
+	if (!mg_is_arbitrator(node) && r->p < r->end)	/* another version's refusal may end here */
+	{
+		mg_refusal	kind = mg_read_u8(r);
+
+		if ((kind == MG_REFUSED_TOO_OLD || kind == MG_REFUSED_DIFFERS) && mg_view_decode(r, &offer) == MG_OK &&
+			mg_reader_done(r))
+		{
+			need_snapshot(node, &offer, kind == MG_REFUSED_TOO_OLD, text, hint);
+			return;
+		}
+	}
+	mg_join_failed(node, text, hint);
 }
 
 void
 mg_join_tick(mg_node *node)
 {
-	if (node->state != MG_STATE_JOINING || node->self != 0)
+	if (node->state != MG_STATE_PRIMARY && node->state != MG_STATE_JOINER)
 		return;
-	if (node->view.id == 0)
+	if (node->state == MG_STATE_PRIMARY)
 	{
 		if (node->now_us - node->last_join_us >= MG_JOIN_RETRY_US)
 		{
@@ -494,12 +548,12 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	 * node goes on alone.  It comes out before the new view is in force.
 	 */
 	node->self = 0;
-	node->state = MG_STATE_JOINING;
+	mg_node_shift(node, MG_STATE_JOINED, "begins a primary component by itself");
 	node->heard_delivered = node->appended;
 	node->epoch = node->promised = epoch;
 	node->leader = UINT32_MAX;
 	mg_deliver_ready(node);
-	if (node->state != MG_STATE_JOINING || node->delivered < node->appended)
+	if (node->state != MG_STATE_JOINED || node->delivered < node->appended)
 	{
 		mg_node_shift(node, MG_STATE_OPEN, "the writeset log contradicts itself");
 		mg_fx_answer(node, false, "the writeset log of this node contradicts itself, or its data lags far behind it",
@@ -527,6 +581,7 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	me->incarnation = node->config.incarnation;
 	snprintf(me->name, sizeof(me->name), "%s", node->config.name);
 	snprintf(me->address, sizeof(me->address), "%s", node->config.address);
+	snprintf(me->sql_address, sizeof(me->sql_address), "%s", node->config.sql_address);
 	view.n = 1;
 	view.joined = me->id;
 	view.leader = me->id;
@@ -549,7 +604,7 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 }
 
 void
-mg_on_join(mg_node *node, const char *addresses)
+mg_on_join(mg_node *node, const char *addresses, bool with_snapshot)
 {
 	char		address[MG_ADDRESS_BYTES_MAX];
 	int			n = 0;
@@ -592,13 +647,14 @@ mg_on_join(mg_node *node, const char *addresses)
 	if (node->delivered > node->position)
 		node->position = node->delivered;
 	node->leave_asked = false;
+	node->wants_snapshot = with_snapshot;
 	node->self = 0;
 	node->leader = 0;
 	node->data_limit = node->doubt != 0 ? node->doubt : node->promised != 0 ? node->promised : UINT64_MAX;
 	node->recovered = UINT64_MAX;
 	node->join_since_us = node->now_us;
 	node->last_join_us = node->now_us - MG_JOIN_RETRY_US;
-	mg_node_shift(node, MG_STATE_JOINING, "asking for admission");
+	mg_node_shift(node, MG_STATE_PRIMARY, "asks the primary component for admission");
 }
 
 static bool
@@ -629,13 +685,13 @@ void
 mg_on_leave(mg_node *node)
 {
 	node->answer_due = true;
-	if (node->state == MG_STATE_JOINING)
+	if (node->state == MG_STATE_PRIMARY || node->state == MG_STATE_JOINER)
 		mg_join_failed(node, "the join was given up", "");
 	else if (node->state == MG_STATE_OPEN || node->self == 0)
 		mg_fx_answer(node, false, "this node is in no cluster", "Call mgrepl.join() or mgrepl.bootstrap() to be in one.");
 	else if (node->state == MG_STATE_INCONSISTENT)
 		leave_alone(node, "left the cluster without its consent: this node's data differs");
-	else if (node->state != MG_STATE_SYNCED)
+	else if (!mg_state_is_synced(node->state))
 		leave_alone(node, "left the cluster without its consent: it was not reachable");
 	else if (!mg_is_arbitrator(node) && !has_company(node))
 		leave_alone(node, "left the cluster as its last member");

@@ -86,13 +86,13 @@ order_limit(const mg_node *node)
 
 	if (!mg_active(node) || node->leave_asked)
 		return 0;
-	if (node->now_us - node->commit_us < MG_FC_PATIENCE_US)
+	if (!node->desynced && node->now_us - node->commit_us < MG_FC_PATIENCE_US)
 		slowest = node->committed;
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 	{
 		const mg_peer *p = &node->peers[i];
 
-		if (p->kind == MG_PEER_MEMBER && p->role == MG_ROLE_DATA && p->acked && p->committed < slowest &&
+		if (p->kind == MG_PEER_MEMBER && p->role == MG_ROLE_DATA && p->acked && !p->desynced && p->committed < slowest &&
 			p->committed >= p->joined_at && node->now_us - p->commit_us < MG_FC_PATIENCE_US)
 			slowest = p->committed;
 	}
@@ -235,6 +235,7 @@ take_in(mg_node *node, const mg_peer *p)
 	member->incarnation = p->incarnation;
 	snprintf(member->name, sizeof(member->name), "%s", p->name);
 	snprintf(member->address, sizeof(member->address), "%s", p->address);
+	snprintf(member->sql_address, sizeof(member->sql_address), "%s", p->sql_address);
 	view.joined = member->id;
 	view.left = 0;
 	view.left_how = MG_LEFT_NOBODY;
@@ -271,6 +272,7 @@ mg_lead_membership(mg_node *node)
 			view.members[m].life = node->peers[i].life;
 			view.members[m].incarnation = node->peers[i].incarnation;
 			snprintf(view.members[m].address, sizeof(view.members[m].address), "%s", node->peers[i].address);
+			snprintf(view.members[m].sql_address, sizeof(view.members[m].sql_address), "%s", node->peers[i].sql_address);
 			view.joined = member->id;
 			view.left = 0;
 			view.left_how = MG_LEFT_RESTARTED;

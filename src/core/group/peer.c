@@ -138,6 +138,8 @@ mg_peer_is_member(mg_node *node, int i, const mg_member *member)
 		p->incarnation = member->incarnation;
 	}
 	snprintf(p->name, sizeof(p->name), "%s", member->name);
+	if (member->life >= p->life)
+		snprintf(p->sql_address, sizeof(p->sql_address), "%s", member->sql_address);
 	if (strcmp(p->address, member->address) == 0)
 		p->moved = false;
 	else if (!p->moved)
@@ -341,6 +343,7 @@ put_ack_body(mg_node *node, mg_buf *frame)
 	mg_buf_put_u64(frame, node->committed);
 	mg_buf_put_u64(frame, mg_is_arbitrator(node) ? UINT64_MAX : mg_min_seen(node));
 	mg_buf_put_u64(frame, own != NULL ? own->next_msgno : 0);
+	mg_buf_put_u8(frame, node->desynced);
 }
 
 void

@@ -227,6 +227,7 @@ take_view(mg_node *node, const mg_entry *e)
 		node->life_promised = node->promised;
 		node->recovered = UINT64_MAX;
 		node->sync_at = view.id;
+		mg_node_shift(node, MG_STATE_JOINED, "the view that takes it in is in its log");
 		mg_own_stream_begin(node);
 	}
 	if (node->self != 0)

@@ -130,12 +130,14 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	mg_seqno	committed = mg_read_u64(r);
 	mg_seqno	seen = mg_read_u64(r);
 	uint64_t	own_next = mg_read_u64(r);
+	uint8_t		desynced = mg_read_u8(r);
 	mg_origin  *o;
 
 	if (!mg_reader_done(r) || flushed > held || p->kind != MG_PEER_MEMBER)
 		return;
 	/* Frames of one link keep their order, but nothing here depends on that. */
 	p->acked = true;
+	p->desynced = desynced != 0;
 	if (held > p->held)
 		p->held = held;
 	if (flushed > p->flushed || flushed >= (p->role == MG_ROLE_ARBITRATOR ? node->latest.id : node->appended))
@@ -188,7 +190,7 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 			return;				/* silence: it will ask for admission again */
 		if (from < node->log_first)
 		{
-			mg_put_refuse(node, i, "the log no longer reaches back to what the joining node needs",
+			mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the log no longer reaches back to what the joining node needs",
 						  "Start the node from a newer base backup of a member.");
 			return;
 		}
@@ -290,7 +292,7 @@ seed_that_answers(const mg_node *node, const char *from)
 {
 	int			found = mg_peer_of_address(node, from);
 
-	if (node->state != MG_STATE_JOINING)
+	if (node->state != MG_STATE_PRIMARY)
 		return -1;
 	if (found >= 0)
 		return node->peers[found].incarnation == 0 ? found : -1;
@@ -340,7 +342,7 @@ on_other_version(mg_node *node, const mg_frame_header *fh, mg_reader *r, uint16_
 	node->peers[i].gone_us = node->now_us;
 	snprintf(text, sizeof(text), "the cluster speaks protocol version %d, the joining node version %u",
 			 MG_PROTOCOL_VERSION, version);
-	mg_put_refuse(node, i, text, "Install the same version of mgrepl on every node.");
+	mg_put_refuse(node, i, MG_REFUSED, text, "Install the same version of mgrepl on every node.");
 }
 
 #define STRANGER	-1
