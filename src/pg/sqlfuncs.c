@@ -481,13 +481,15 @@ mgrepl_member_rows(PG_FUNCTION_ARGS)
 	for (uint32 i = 0; i < status->n_members; i++)
 	{
 		const MgMemberInfo *member = &status->members[i];
-		Datum		values[14];
-		bool		nulls[14] = {0};
+		Datum		values[16];
+		bool		nulls[16] = {0};
 		int			c = 0;
 
 		values[c++] = Int64GetDatum(member->id);
 		values[c++] = CStringGetTextDatum(member->name);
 		values[c++] = CStringGetTextDatum(member->address);
+		nulls[c] = member->sql_address[0] == '\0';
+		values[c++] = CStringGetTextDatum(member->sql_address);
 		values[c++] = CStringGetTextDatum(member->role == MG_ROLE_ARBITRATOR ? "arbitrator" : "data");
 		values[c++] = Int32GetDatum((int32) member->weight);
 		values[c++] = Int32GetDatum((int32) member->segment);
@@ -495,6 +497,7 @@ mgrepl_member_rows(PG_FUNCTION_ARGS)
 		values[c++] = BoolGetDatum(member->leader);
 		values[c++] = BoolGetDatum(member->self);
 		values[c++] = BoolGetDatum(member->synced);
+		values[c++] = BoolGetDatum(member->desynced);
 		values[c++] = Int64GetDatum((int64) member->held);
 		values[c++] = Int64GetDatum((int64) member->flushed);
 		values[c++] = Int64GetDatum((int64) member->committed);

@@ -74,9 +74,9 @@ COMMENT ON COLUMN mgrepl.status.value IS 'its present value';
 COMMENT ON COLUMN mgrepl.status.description IS 'what it means';
 
 CREATE FUNCTION mgrepl.member_rows(
-    OUT id bigint, OUT name text, OUT address text, OUT role text,
+    OUT id bigint, OUT name text, OUT address text, OUT sql_address text, OUT role text,
     OUT weight integer, OUT segment integer, OUT life bigint,
-    OUT is_leader boolean, OUT is_self boolean, OUT synced boolean,
+    OUT is_leader boolean, OUT is_self boolean, OUT synced boolean, OUT desynced boolean,
     OUT held bigint, OUT flushed bigint, OUT committed bigint, OUT silent_ms bigint)
 RETURNS SETOF record
 LANGUAGE C VOLATILE PARALLEL RESTRICTED
@@ -85,14 +85,15 @@ COMMENT ON FUNCTION mgrepl.member_rows() IS
 'internal: rows of the view mgrepl.members';
 
 CREATE VIEW mgrepl.members AS
-    SELECT m.id, m.name, m.address, m.role, m.weight, m.segment, m.life,
-           m.is_leader, m.is_self, m.synced, m.held, m.flushed, m.committed, m.silent_ms
+    SELECT m.id, m.name, m.address, m.sql_address, m.role, m.weight, m.segment, m.life,
+           m.is_leader, m.is_self, m.synced, m.desynced, m.held, m.flushed, m.committed, m.silent_ms
     FROM mgrepl.member_rows() AS m;
 COMMENT ON VIEW mgrepl.members IS
 'members of the present view, as this node sees them';
 COMMENT ON COLUMN mgrepl.members.id IS 'number of the member, never given twice';
 COMMENT ON COLUMN mgrepl.members.name IS 'mgrepl.node_name of the member';
 COMMENT ON COLUMN mgrepl.members.address IS 'where the others reach it';
+COMMENT ON COLUMN mgrepl.members.sql_address IS 'where its PostgreSQL server is reached (mgrepl.sql_address of the member)';
 COMMENT ON COLUMN mgrepl.members.role IS 'data, or arbitrator: it votes and holds no data';
 COMMENT ON COLUMN mgrepl.members.weight IS 'its weight in the quorum (mgrepl.weight of the member)';
 COMMENT ON COLUMN mgrepl.members.segment IS 'its place (mgrepl.segment of the member)';
@@ -100,6 +101,7 @@ COMMENT ON COLUMN mgrepl.members.life IS 'counts its starts as this member';
 COMMENT ON COLUMN mgrepl.members.is_leader IS 'does it order the writesets';
 COMMENT ON COLUMN mgrepl.members.is_self IS 'is it this node';
 COMMENT ON COLUMN mgrepl.members.synced IS 'has it caught up, so that it counts in the quorum';
+COMMENT ON COLUMN mgrepl.members.desynced IS 'flow control does not wait for it: it gives a snapshot, or an operator said so';
 COMMENT ON COLUMN mgrepl.members.held IS 'has written its log up to this seqno';
 COMMENT ON COLUMN mgrepl.members.flushed IS 'has made its log durable up to this seqno';
 COMMENT ON COLUMN mgrepl.members.committed IS 'has committed up to this seqno';

@@ -32,8 +32,8 @@ SELECT has_view('mgrepl', 'status', 'view mgrepl.status');
 SELECT has_view('mgrepl', 'members', 'view mgrepl.members');
 SELECT columns_are('mgrepl', 'status', ARRAY['name', 'value', 'description']);
 SELECT columns_are('mgrepl', 'members',
-    ARRAY['id', 'name', 'address', 'role', 'weight', 'segment', 'life',
-          'is_leader', 'is_self', 'synced', 'held', 'flushed', 'committed', 'silent_ms']);
+    ARRAY['id', 'name', 'address', 'sql_address', 'role', 'weight', 'segment', 'life',
+          'is_leader', 'is_self', 'synced', 'desynced', 'held', 'flushed', 'committed', 'silent_ms']);
 
 -- Rights: everybody may look, the superuser acts.
 CREATE ROLE mgrepl_pgtap_user;
