@@ -44,6 +44,7 @@
 #include "pg/compat.h"
 #include "pg/counters.h"
 #include "pg/guc.h"
+#include "pg/mark.h"
 #include "pg/shmem.h"
 
 /* An applier that works on one group for longer than this may be blocked. */
@@ -113,8 +114,11 @@ open_entry(const MgOrderEntry *entry, mg_writeset *ws)
 				 errhint("Check the disk of mgrepl.gcache_dir.")));
 }
 
-/* One local transaction for all of the group. */
-static void
+/*
+ * One local transaction for all of the group, or for what comes before a mark in
+ * it.  Returns how many that was.
+ */
+static int
 apply_group(const MgOrderEntry *group, int n)
 {
 	StartTransactionCommand();
@@ -137,6 +141,11 @@ apply_group(const MgOrderEntry *group, int n)
 			}
 		}
 		open_entry(&group[i], &ws);
+		if (i > 0 && mgrepl_mark_is(&ws))
+		{
+			n = i;
+			break;
+		}
 		mgrepl_apply_writeset(&ws, group[i].seqno);
 	}
 	mgrepl_apply_transaction_end(true);
@@ -145,6 +154,7 @@ apply_group(const MgOrderEntry *group, int n)
 	CommitTransactionCommand();
 	mgrepl_count(MG_COUNTER_APPLIED, n);
 	mgrepl_count(MG_COUNTER_APPLY_GROUPS, 1);
+	return n;
 }
 
 static bool
@@ -154,24 +164,31 @@ is_retryable(int code)
 		code == ERRCODE_T_R_SERIALIZATION_FAILURE || code == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
+/* Says which table and row: PostgreSQL's own errors have the one in a field and the other in the detail. */
 static void
 give_up(const MgOrderEntry *entry, const ErrorData *error)
 {
+	char	   *why = pstrdup(error->message);
+
+	if (error->detail != NULL)
+		why = psprintf("%s: %s", why, error->detail);
+	if (error->table_name != NULL)
+		why = psprintf("%s (table \"%s.%s\")", why, error->schema_name != NULL ? error->schema_name : "", error->table_name);
 	snprintf(mgrepl_shared->apply_error, MG_REASON_BYTES_MAX, "writeset %llu cannot be applied: %s",
-			 (unsigned long long) entry->seqno, error->message);
+			 (unsigned long long) entry->seqno, why);
 	pg_write_barrier();
 	pg_atomic_write_u64(&mgrepl_shared->apply_failed, entry->seqno);
 	mgrepl_wake(*(volatile int *) &mgrepl_shared->provider_procno);
 	ereport(LOG,
 			(errmsg("mgrepl: writeset %llu of member %u cannot be applied, this node leaves the cluster: %s",
-					(unsigned long long) entry->seqno, entry->origin, error->message),
+					(unsigned long long) entry->seqno, entry->origin, why),
 			 error->context ? errcontext("%s", error->context) : 0,
-			 errhint("The node's data differs from the cluster's. Rebuild it from a base backup of a member.")));
+			 errhint("The node's data differs from the cluster's. Look at it if you want to know why, then call mgrepl.rebuild().")));
 }
 
-/* NULL when the group is committed, else why not; rolled back then. */
+/* NULL when the first *n of the group are committed, which may become fewer; else why not: rolled back then. */
 static ErrorData *
-try_group(const MgOrderEntry *group, int n)
+try_group(const MgOrderEntry *group, int *n)
 {
 	MemoryContext old = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -181,7 +198,7 @@ try_group(const MgOrderEntry *group, int n)
 		enable_timeout_every(blocked_timeout,
 							 TimestampTzPlusMilliseconds(GetCurrentTimestamp(), BLOCKED_AFTER_MS),
 							 BLOCKED_AFTER_MS);
-		apply_group(group, n);
+		*n = apply_group(group, *n);
 		disable_timeout(blocked_timeout, false);
 	}
 	PG_CATCH();
@@ -212,7 +229,7 @@ apply_with_retry(const MgOrderEntry *group, int n)
 	while (done < n)
 	{
 		int			take = hard > 0 ? 1 : n - done;	/* one by one after an error that tells something */
-		ErrorData  *error = try_group(group + done, take);
+		ErrorData  *error = try_group(group + done, &take);
 
 		if (error == NULL)
 		{
@@ -288,6 +305,7 @@ mgrepl_applier_main(Datum arg)
 
 	if (mg_segment_reader_init(&reader, mgrepl_gcache_dir) != MG_OK)
 		ereport(FATAL, (errmsg("mgrepl: the path of mgrepl.gcache_dir is too long")));
+	reader.recent = mgrepl_recent;
 	group_context = AllocSetContextCreate(TopMemoryContext, "mgrepl apply group", ALLOCSET_DEFAULT_SIZES);
 	blocked_timeout = RegisterTimeout(USER_TIMEOUT, on_blocked_timeout);
 	mgrepl_apply_init();

@@ -46,20 +46,26 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "bgworkers/joiner.h"
+#include "bgworkers/notifier.h"
 #include "bgworkers/resolver.h"
 #include "bgworkers/worker.h"
 #include "bgworkers/workers.h"
 #include "core/node.h"
 #include "host/clock.h"
+#include "host/home.h"
 #include "host/log.h"
 #include "host/statefile.h"
 #include "host/transport.h"
 #include "pg/commit.h"
 #include "pg/compat.h"
 #include "pg/counters.h"
+#include "pg/donor.h"
 #include "pg/guc.h"
 #include "pg/position.h"
 #include "pg/shmem.h"
+#include "pg/sst.h"
+#include "pg/swap.h"
 
 #define FRAMES_PER_ROUND	512
 #define SUBMITS_PER_ROUND	256
@@ -67,6 +73,7 @@
 #define IDLE_WAIT_MS		20
 #define BUSY_WAIT_MS		1
 #define STATUS_US			100000
+#define STUCK_US			5000000
 #define JOIN_TIMEOUT_US		10000000
 #define REJOIN_US			1000000
 #define RESEND_US			300000
@@ -75,7 +82,12 @@
 #define NAP_FROM			2
 #define NAP_US_EACH			50
 #define NAP_US_MAX			800
+#define SNAPSHOT_PAUSE_US		5000000		/* after a failed transfer that nobody waits for; doubled each time */
+#define SNAPSHOT_PAUSE_MAX_US	300000000
+#define JOINER_START_US		30000000
 #define SEGMENT_BYTES		(16 * 1024 * 1024)
+#define DROPPED_TELL_US		10000000
+#define FOREIGN_LOG_HINT	"Set mgrepl.gcache_dir to a directory of this node alone. If nobody needs the files that are there, remove them: the node then gets from the members what it lacks."
 #define LEAVE_PATIENCE_US	2000000
 #define LEAVE_LINGER_US		300000
 
@@ -91,10 +103,18 @@ typedef struct Provider
 	int64		now;
 	int64		last_tick;
 	int64		last_status;
+	uint64		stuck_at;		/* committed so far, and nothing more ... */
+	int64		stuck_since;	/* ... since then ... */
+	bool		stuck_told;		/* ... which the log says */
 	int64		rejoin_at;		/* 0: no */
 	int64		linger_until;	/* has left: others may still need its last words, 0: not yet */
 	int64		leave_until;	/* shutting down: wait for the leave until then, 0: no */
 	int64		join_until;		/* told to join, but it is a member and in search of the others: waits so long, 0: no */
+	int64		snapshot_pause;	/* before the next transfer, if this one fails */
+	int64		ordered_at;		/* the transfer that is under way; 0: none is */
+	int64		clean_at;		/* when to look after that next */
+	bool		clean_due;		/* a transfer has left something; removed by a joiner worker */
+	bool		old_there;		/* replaced data, removed when the node is SYNCED */
 	uint32		generation;		/* of the log: that of the last cut that the node asked for */
 	mg_seqno	flushed;		/* what the node was told of the log ... */
 	mg_seqno	log_first;
@@ -105,6 +125,12 @@ typedef struct Provider
 	bool		evicted;
 	bool		asked;			/* a command from SQL is being carried out */
 	bool		seeds_due;		/* to be written */
+	mg_seqno	frozen_at;		/* nothing from there on leaves the log, 0: not frozen */
+	mg_seqno	dropped_told;
+	int64		dropped_at;		/* when that was told */
+	uint32		donor_change;	/* what the node was told of pg/donor.h ... */
+	bool		donor_told;		/* ... if anything */
+	uint64		view_told;		/* to the notifier */
 	char		seeds[2048];	/* where to ask for admission again */
 
 	/* deliveries that wait for the log's write, or for room in the ring */
@@ -125,6 +151,7 @@ static Provider me;
 static volatile sig_atomic_t shutdown_asked = false;
 
 static void carry_out_rest(void);
+static void order_snapshot(bool nothing_lost, const char *why, const char *hint);
 
 /* --------------------------------------------------------------- small parts */
 
@@ -361,6 +388,48 @@ take_submissions(void)
 
 /* --------------------------------------------------------------------- node */
 
+/* What everybody sees; who has asked for it is told. */
+static void
+show_state(MgNodeState state, const char *reason)
+{
+	MgNodeState before = (MgNodeState) pg_atomic_exchange_u32(&mgrepl_shared->node_state, state);
+
+	if (before != state)
+		mgrepl_notifier_state(before, state, reason);
+}
+
+/*
+ * Tells the log what may go.  This node needs what its appliers and its
+ * certification may still read; others what they lag or will ask for when they
+ * have copied the data, and a freeze keeps what somebody needs who is not there.
+ */
+static void
+release_log(void)
+{
+	mg_seqno	here = Min(mg_node_log_needed_here(me.node), mgrepl_order_committed());
+	mg_seqno	all = Min(Min(mg_node_log_needed(me.node), here), mgrepl_donor_pin());
+	mg_seqno	dropped;
+
+	if (me.frozen_at != 0)
+		all = Min(all, me.frozen_at - 1);
+	mg_log_set_limits(me.log, (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024,
+					  (uint64_t) mgrepl_gcache_keep_pages_size_mb * 1024 * 1024);
+	mg_log_release(me.log, here, all);
+
+	dropped = mg_log_dropped(me.log);
+	if (dropped > me.dropped_told && me.now - me.dropped_at >= DROPPED_TELL_US)
+	{
+		me.dropped_told = dropped;
+		me.dropped_at = me.now;
+		ereport(LOG,
+				(errmsg("mgrepl: the writeset log is at its hard limit: everything up to seqno %llu is dropped, though a member, a joining node, a donor's copy or a freeze may need it",
+						(unsigned long long) dropped),
+				 errhint("Whoever lacks it takes a snapshot of a member's data. mgrepl.gcache_keep_pages_size sets the limit.")));
+	}
+	else if (dropped < me.dropped_told)
+		me.dropped_told = dropped;	/* the log was cut */
+}
+
 static void
 publish_status(void)
 {
@@ -369,6 +438,8 @@ publish_status(void)
 	mg_node_state state = mg_node_get_state(me.node);
 	MgNodeState shown = MG_NODE_OPEN;
 	mg_transport_stats stats;
+	uint64		next;
+	char		who[MG_REASON_BYTES_MAX / 2];
 
 	switch (state)
 	{
@@ -440,10 +511,20 @@ publish_status(void)
 	}
 	if (pg_atomic_read_u64(&s->apply_failed) != 0)
 		strlcpy(s->state_reason, s->apply_error, sizeof(s->state_reason));
+	else if (me.rejoin_at != 0 && (me.evicted || state == MG_STATE_OPEN) &&
+			 mgrepl_order_next(&next, who, sizeof(who)))
+		snprintf(s->state_reason, sizeof(s->state_reason), "joins again when seqno %llu is committed here: %s",
+				 (unsigned long long) next, who);
 	else
 		strlcpy(s->state_reason, mg_node_reason(me.node), sizeof(s->state_reason));
 	LWLockRelease(s->status_lock);
-	pg_atomic_write_u32(&s->node_state, shown);
+	show_state(shown, s->state_reason);
+	if (me.view_told != view->id)
+		mgrepl_notifier_wake();
+	me.view_told = view->id;
+	for (uint32 i = 0; i < s->n_members; i++)
+		if (s->members[i].synced && !s->members[i].self)
+			mgrepl_donor_joined(s->members[i].id, s->members[i].name);
 
 	if (me.transport != NULL)
 	{
@@ -455,8 +536,45 @@ publish_status(void)
 	pg_atomic_write_u64(&s->counters[MG_COUNTER_FRAMES_DAMAGED], mg_node_damaged(me.node));
 	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_FLUSHES], mg_log_flush_count(me.log));
 	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_BYTES], mg_log_bytes(me.log));
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_FIRST], mg_log_first(me.log));
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_LOG_DROPPED], mg_log_dropped(me.log));
+	pg_atomic_write_u64(&s->counters[MG_COUNTER_GCACHE_FROZEN_AT], me.frozen_at);
+	if (mgrepl_recent != NULL)
+	{
+		uint64_t	hits;
+		uint64_t	misses;
+
+		mg_recent_count(mgrepl_recent, &hits, &misses);
+		pg_atomic_write_u64(&s->counters[MG_COUNTER_GCACHE_MEM_HITS], hits);
+		pg_atomic_write_u64(&s->counters[MG_COUNTER_GCACHE_MEM_MISSES], misses);
+	}
 	me.status_due = false;
 	me.last_status = me.now;
+}
+
+/* What was delivered and is not committed holds up reads here, and a node that wants to join again: who is it? */
+static void
+watch_commits(void)
+{
+	uint64		committed = mgrepl_order_committed();
+	uint64		next;
+	char		who[MG_REASON_BYTES_MAX];
+
+	if (committed != me.stuck_at || !mgrepl_order_next(&next, who, sizeof(who)))
+	{
+		me.stuck_at = committed;
+		me.stuck_since = me.now;
+		me.stuck_told = false;
+		return;
+	}
+	if (me.stuck_told || me.now - me.stuck_since < STUCK_US)
+		return;
+	me.stuck_told = true;
+	ereport(LOG,
+			(errmsg("mgrepl: seqno %llu has not been committed here for %d s: %s",
+					(unsigned long long) next, (int) (STUCK_US / 1000000), who),
+			 me.evicted ? errdetail("This node joins the cluster again when it is.") : 0,
+			 errhint("Look for the process in pg_stat_activity and pg_locks; ending what it waits for lets the node go on.")));
 }
 
 static void
@@ -486,6 +604,7 @@ node_make(void)
 	me.generation = 0;
 	me.log_told = false;
 	me.evicted = false;
+	me.donor_told = false;
 	me.status_due = true;
 }
 
@@ -504,6 +623,79 @@ save_state(const void *bytes, size_t len)
 	file_path(path, sizeof(path), "node.state");
 	if (mg_statefile_write(path, bytes, len) != MG_OK)
 		disk_is_broken("writing the node's state");
+}
+
+/*
+ * Files that were copied make this the same member as the one they were copied
+ * from, which may be running.  The identity is put aside; the members' addresses
+ * stay, and so does the log: it is emptied when the cluster lets the node in as a
+ * new member, and until then it may be all that is left of the cluster.
+ */
+static void
+drop_copied_identity(void)
+{
+	char		from[MAXPGPATH];
+	char		to[MAXPGPATH];
+	mg_home		home;
+
+	if (mg_home_look(mgrepl_gcache_dir, &home) != MG_OK)
+		disk_is_broken("reading where the files belong");
+	if (home == MG_HOME_OWN)
+		return;
+	if (home == MG_HOME_COPY)
+	{
+		file_path(from, sizeof(from), "node.state");
+		file_path(to, sizeof(to), "node.state.copied");
+		if (rename(from, to) == 0)
+			ereport(LOG,
+					(errmsg("mgrepl: \"%s\" is a copy of another node's: this node joins as a new member", mgrepl_gcache_dir),
+					 errhint("If it was moved here, and all other members as well, call mgrepl.bootstrap(force => true) on the one whose log reaches furthest.")));
+		else if (errno != ENOENT)
+			disk_is_broken("putting the copied identity aside");
+	}
+	if (mg_home_settle(mgrepl_gcache_dir) != MG_OK)
+		disk_is_broken("writing where the files belong");
+}
+
+/*
+ * Is what the node saved last of another cluster than these data?  Then the
+ * directory is another node's, or the data were put here beside an old log: which
+ * of the two may be thrown away only the operator knows.
+ */
+static bool
+state_is_foreign(char *message, size_t cap)
+{
+	char		path[MAXPGPATH];
+	char	   *bytes = palloc(MG_STATEFILE_BYTES_MAX);
+	size_t		len;
+	mg_uuid		uuid;
+	char		theirs[MG_UUID_TEXT_BYTES];
+	char		ours[MG_UUID_TEXT_BYTES];
+	bool		foreign;
+
+	file_path(path, sizeof(path), "node.state");
+	foreign = mg_statefile_read(path, bytes, MG_STATEFILE_BYTES_MAX, &len) == MG_OK &&
+		mg_state_cluster(bytes, len, &uuid) && !mg_uuid_is_zero(&uuid) && !mg_uuid_equal(&uuid, &me.position.uuid);
+	pfree(bytes);
+	if (!foreign)
+		return false;
+	mg_uuid_format(&uuid, theirs);
+	mg_uuid_format(&me.position.uuid, ours);
+	snprintf(message, cap, "the writeset log in \"%.80s\" belongs to cluster %s, the data to %s", mgrepl_gcache_dir, theirs,
+			 mg_uuid_is_zero(&me.position.uuid) ? "none" : ours);
+	return true;
+}
+
+static void
+refuse_foreign_log(void)
+{
+	char		foreign[MG_REASON_BYTES_MAX];
+
+	if (!mg_uuid_is_zero(&me.position.uuid) && state_is_foreign(foreign, sizeof(foreign)))
+		ereport(FATAL,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("mgrepl: %s", foreign),
+				 errhint(FOREIGN_LOG_HINT)));
 }
 
 /* What the node saved last, if it did. */
@@ -623,6 +815,45 @@ forget_seeds(void)
 {
 	me.seeds[0] = '\0';
 	write_seeds();
+}
+
+/*
+ * Who was told to join, and needs a snapshot for it, goes on with that after a
+ * crash too: this file beside the log says so until it has got one, or has
+ * been told to leave.  (Where data belongs to a cluster, that alone says so.)
+ */
+#define WISH_FILE "joining"
+
+static void
+remember_wish(void)
+{
+	char		path[MAXPGPATH];
+
+	file_path(path, sizeof(path), WISH_FILE);
+	if (mg_statefile_write(path, me.seeds, strlen(me.seeds)) != MG_OK)
+		ereport(LOG, (errcode_for_file_access(), errmsg("mgrepl: cannot write \"%s\": %m", path)));
+}
+
+static bool
+has_wish(void)
+{
+	char		path[MAXPGPATH];
+	size_t		len;
+
+	file_path(path, sizeof(path), WISH_FILE);
+	if (mg_statefile_read(path, me.seeds, sizeof(me.seeds) - 1, &len) != MG_OK)
+		return false;
+	me.seeds[len] = '\0';
+	return true;
+}
+
+static void
+forget_wish(void)
+{
+	char		path[MAXPGPATH];
+
+	file_path(path, sizeof(path), WISH_FILE);
+	(void) unlink(path);
 }
 
 static void
@@ -886,14 +1117,15 @@ carry_out(mg_effects *fx)
 				me.rejoin_at = me.now;
 				break;
 			case MG_FX_SNAPSHOT:
-				answer(false, at, (const char *) fx->bytes.data + e->hint_at);
 				me.evicted = true;
-				if (me.rejoin_at != 0)
-					me.rejoin_at = me.now + REJOIN_US;
+				order_snapshot(e->ok, at, (const char *) fx->bytes.data + e->hint_at);
 				break;
 			case MG_FX_ANSWER:
 				if (e->ok && me.asked && mgrepl_shared->command.kind == MG_COMMAND_LEAVE)
+				{
 					forget_seeds();
+					forget_wish();
+				}
 				answer(e->ok, at, (const char *) fx->bytes.data + e->hint_at);
 				if (e->ok)
 					me.rejoin_at = 0;
@@ -991,8 +1223,15 @@ bootstrap(bool force)
 {
 	mg_input	in = input(MG_IN_BOOTSTRAP);
 	mg_node_state state = mg_node_get_state(me.node);
-	bool		fits = log_fits_data();
+	char		foreign[MG_REASON_BYTES_MAX];
+	bool		is_foreign = state_is_foreign(foreign, sizeof(foreign));
+	bool		fits = !is_foreign && log_fits_data();
 
+	if (is_foreign && !force)
+	{
+		answer(false, foreign, FOREIGN_LOG_HINT);
+		return;
+	}
 	if (state == MG_STATE_OPEN || me.evicted || (state == MG_STATE_NON_PRIMARY && !fits && force))
 	{
 		position_of_new_cluster();
@@ -1029,6 +1268,18 @@ join(const char *addresses)
 	step(&in);
 }
 
+/* By force: a snapshot, whatever the own data and log are. */
+static void
+rebuild(const char *addresses)
+{
+	mg_input	in = input(MG_IN_JOIN);
+
+	node_renew();
+	in.text = addresses;
+	in.up = true;
+	step(&in);
+}
+
 /* Is one of the addresses that of another member?  Then this node is where it is told to go. */
 static bool
 names_a_member(const char *addresses)
@@ -1046,6 +1297,57 @@ names_a_member(const char *addresses)
 		addresses += len + (addresses[len] == ',');
 	}
 	return false;
+}
+
+/* ---- freeze: the log keeps what a node will need that is not there for a while ---- */
+
+static void
+read_freeze(void)
+{
+	char		path[MAXPGPATH];
+	size_t		len;
+	uint64		at;
+
+	file_path(path, sizeof(path), "freeze");
+	if (mg_statefile_read(path, &at, sizeof(at), &len) == MG_OK && len == sizeof(at))
+		me.frozen_at = at;
+}
+
+/* "off", a seqno, or "": all that the members of now may ask for. */
+static void
+freeze(const char *argument)
+{
+	char		path[MAXPGPATH];
+	char		text[MG_REASON_BYTES_MAX];
+	uint64		at = 0;
+	mg_seqno	first = mg_log_first(me.log);
+	mg_seqno	next = Max(mg_log_last(me.log), mgrepl_order_committed()) + 1;
+
+	file_path(path, sizeof(path), "freeze");
+	if (strcmp(argument, "off") != 0)
+	{
+		at = argument[0] != '\0' ? strtoull(argument, NULL, 10) :
+			Min(mg_node_log_needed(me.node), mgrepl_order_committed()) + 1;
+		at = Min(at, next);
+		if (at < (first != 0 ? first : next) && argument[0] != '\0')
+		{
+			snprintf(text, sizeof(text), "the writeset log of this node begins at seqno %llu only",
+					 (unsigned long long) (first != 0 ? first : next));
+			answer(false, text, "Freeze it from there on, or from now on: SELECT mgrepl.gcache_freeze().");
+			return;
+		}
+		at = Max(at, 1);
+	}
+	if (at == 0 ? unlink(path) != 0 && errno != ENOENT : mg_statefile_write(path, &at, sizeof(at)) != MG_OK)
+	{
+		snprintf(text, sizeof(text), "the file \"%.100s\" cannot be written: %s", path, strerror(errno));
+		answer(false, text, "Check the disk of mgrepl.gcache_dir.");
+		return;
+	}
+	me.frozen_at = at;
+	release_log();
+	publish_status();
+	answer(true, at == 0 ? "unfrozen" : "frozen", "");
 }
 
 /* join() for a member that comes back by itself: it has what it wants when it is back. */
@@ -1089,6 +1391,12 @@ take_command(void)
 	if (me.asked)
 		return;					/* it is being carried out */
 	pg_read_barrier();
+	if (c->kind == MG_COMMAND_FREEZE)
+	{
+		me.asked = true;
+		freeze(c->argument);
+		return;
+	}
 	if (me.rejoin_at != 0 && mg_state_is_joining(mg_node_get_state(me.node)))
 	{
 		/* Its own attempt gives way to what the user wants. */
@@ -1097,10 +1405,24 @@ take_command(void)
 		carry_out_rest();
 	}
 	me.asked = true;
-	if (pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0)
+	if (me.ordered_at != 0)
+	{
+		if (c->kind == MG_COMMAND_LEAVE && mgrepl_transfer_stage() != MG_TRANSFER_SWAPPING)
+		{
+			pg_atomic_write_u32(&mgrepl_shared->transfer.cancelled, 1);
+			forget_wish();
+			me.rejoin_at = 0;
+			answer(true, "", "");
+		}
+		else
+			answer(false, "a snapshot of another node's data is being taken",
+				   "See mgrepl.transfer_progress; mgrepl.leave() calls it off.");
+		return;
+	}
+	if (pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 && c->kind != MG_COMMAND_REBUILD)
 	{
 		answer(false, "this node's data differs from the cluster's",
-			   "Rebuild the node from a base backup of a member.");
+			   "Look at it if you want to know why, then call mgrepl.rebuild(): it takes a snapshot of a member's data.");
 		return;
 	}
 	if (MG_MAX_ORIGINS == 0)
@@ -1110,7 +1432,7 @@ take_command(void)
 	}
 
 	/* Starting anew needs everything that was delivered to be committed: look again in a moment. */
-	if (c->kind != MG_COMMAND_LEAVE && !ring_is_drained())
+	if (c->kind != MG_COMMAND_LEAVE && c->kind != MG_COMMAND_REBUILD && !ring_is_drained())
 	{
 		me.asked = false;
 		return;
@@ -1118,6 +1440,7 @@ take_command(void)
 	switch (c->kind)
 	{
 		case MG_COMMAND_NONE:
+		case MG_COMMAND_FREEZE:	/* done above */
 			answer(false, "no such command", "");
 			break;
 		case MG_COMMAND_BOOTSTRAP:
@@ -1145,6 +1468,21 @@ take_command(void)
 			in = input(MG_IN_LEAVE);
 			step(&in);
 			break;
+		case MG_COMMAND_REBUILD:
+			addresses_of(c->argument, addresses, sizeof(addresses));
+			if (addresses[0] == '\0')
+				strlcpy(addresses, me.seeds, sizeof(addresses));
+			if (mg_state_is_synced(mg_node_get_state(me.node)) || mg_node_get_state(me.node) == MG_STATE_JOINED)
+				answer(false, "this node is a member of the cluster", "Call mgrepl.leave() first, then mgrepl.rebuild() with the address of a member.");
+			else if (addresses[0] == '\0')
+				answer(false, "no address of a member is known", "Call mgrepl.rebuild('gcomm://host:port').");
+			else
+			{
+				me.rejoin_at = 0;
+				strlcpy(me.seeds, addresses, sizeof(me.seeds));
+				rebuild(addresses);
+			}
+			break;
 	}
 }
 
@@ -1159,9 +1497,9 @@ at_exit(int code, Datum arg)
 	SpinLockAcquire(&s->monitor.mutex);
 	s->provider_procno = -1;
 	SpinLockRelease(&s->monitor.mutex);
-	pg_atomic_write_u32(&s->node_state,
-						pg_atomic_read_u64(&s->apply_failed) != 0 ? MG_NODE_INCONSISTENT :
-						pg_atomic_read_u32(&s->clustered) == MG_CLUSTERED_YES ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN);
+	show_state(pg_atomic_read_u64(&s->apply_failed) != 0 ? MG_NODE_INCONSISTENT :
+			   pg_atomic_read_u32(&s->clustered) == MG_CLUSTERED_YES ? MG_NODE_NON_PRIMARY : MG_NODE_OPEN,
+			   "the provider process has ended");
 	settle_sent_slots();
 
 	/* Who has submitted and was not taken yet sees that there is no provider. */
@@ -1182,8 +1520,10 @@ open_host(void)
 		.dir = mgrepl_gcache_dir,
 		.segment_bytes = SEGMENT_BYTES,
 		.bytes_max = (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024,
+		.pages_max = (uint64_t) mgrepl_gcache_keep_pages_size_mb * 1024 * 1024,
 		.sync = enableFsync,
-		.flush_pace_us = FLUSH_PACE_US
+		.flush_pace_us = FLUSH_PACE_US,
+		.recent = mgrepl_recent
 	};
 	mg_transport_config net = {
 		.listen = mgrepl_listen_address,
@@ -1196,7 +1536,8 @@ open_host(void)
 	if (mg_log_open(&log_config, &me.log, reason) != MG_OK)
 		ereport(FATAL,
 				(errmsg("mgrepl: the writeset log cannot be opened: %s", reason),
-				 errhint("Check mgrepl.gcache_dir and the disk. If the log is damaged, remove it and join the cluster again.")));
+				 errhint("Check mgrepl.gcache_dir and the disk: the directory is for this node alone. "
+						 "A log that cannot be used may be removed with all its files: the node then gets from the members what it lacks.")));
 	if (reason[0] != '\0')
 		ereport(LOG, (errmsg("mgrepl: writeset log: %s", reason)));
 	snprintf(spool, sizeof(spool), "%s/spool", mgrepl_gcache_dir);
@@ -1308,11 +1649,240 @@ round_inputs(void)
 	step(&in);
 }
 
+/* ------------------------------------------------------- snapshots of others */
+
+/* The members that the refuser knows, as far as they can give data. */
+static void
+fill_order(bool nothing_lost)
+{
+	const mg_view *offer = mg_node_offer(me.node);
+	MgTransfer *t = &mgrepl_shared->transfer;
+
+	t->n_donors = 0;
+	t->seeds[0] = '\0';
+	for (uint32 i = 0; i < offer->n; i++)
+	{
+		const mg_member *m = &offer->members[i];
+
+		if (strcmp(m->name, mgrepl_node_name) == 0)
+			continue;
+		if (strlen(t->seeds) + strlen(m->address) + 2 < sizeof(t->seeds))
+		{
+			if (t->seeds[0] != '\0')
+				strlcat(t->seeds, ",", sizeof(t->seeds));
+			strlcat(t->seeds, m->address, sizeof(t->seeds));
+		}
+		if (m->role == MG_ROLE_DATA && m->sql_address[0] != '\0')
+		{
+			MgDonor    *d = &t->donors[t->n_donors++];
+
+			strlcpy(d->name, m->name, sizeof(d->name));
+			strlcpy(d->address, m->address, sizeof(d->address));
+			strlcpy(d->sql_address, m->sql_address, sizeof(d->sql_address));
+			d->segment = m->segment;
+		}
+	}
+	t->automatic = !me.asked;
+
+	/* What the cluster lost in a forced bootstrap may be nowhere else: nobody has said to throw it away. */
+	t->keep_old = !me.asked && !nothing_lost;
+}
+
+/*
+ * A member has said why this node cannot join with what it has.  Nobody who
+ * waits for an answer gets one before the copy begins, or cannot.
+ */
+static void
+order_snapshot(bool nothing_lost, const char *why, const char *hint)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+
+	if (me.ordered_at != 0)
+		return;
+	if (strcmp(mgrepl_sst_method, MGREPL_SST_METHOD_NONE) == 0)
+	{
+		answer(false, why, hint);
+		if (me.rejoin_at != 0)
+			me.rejoin_at = me.now + REJOIN_US;
+		return;
+	}
+	fill_order(nothing_lost);
+	if (t->n_donors == 0)
+	{
+		answer(false, why, "No member tells where its server can be reached (mgrepl.sql_address): start this node from a base backup.");
+		if (me.rejoin_at != 0)
+			me.rejoin_at = me.now + SNAPSHOT_PAUSE_US;
+		return;
+	}
+	ereport(LOG,
+			(errmsg("mgrepl: snapshot: needed, %s: members=%u automatic=%s", why, t->n_donors, t->automatic ? "yes" : "no")));
+	if (me.asked)
+		remember_wish();
+	me.rejoin_at = 0;
+	me.ordered_at = me.now;
+	mgrepl_transfer_order();
+	if (!mgrepl_joiner_start(false))
+		mgrepl_transfer_fail("there is no room for the process that takes the snapshot",
+							 "Raise max_worker_processes and restart the server.");
+}
+
+/* It has failed, and the data is as it was. */
+static void
+snapshot_failed(void)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+	bool		again = t->automatic && pg_atomic_read_u32(&t->cancelled) == 0;
+
+	ereport(again ? LOG : WARNING,
+			(errmsg("mgrepl: snapshot: %s", t->error),
+			 t->hint[0] != '\0' ? errhint("%s", t->hint) : 0));
+	answer(false, t->error, t->hint);
+	me.ordered_at = 0;
+	node_renew();
+	if (again)
+	{
+		me.snapshot_pause = me.snapshot_pause == 0 ? SNAPSHOT_PAUSE_US : Min(me.snapshot_pause * 2, SNAPSHOT_PAUSE_MAX_US);
+		me.rejoin_at = me.now + me.snapshot_pause;
+	}
+	else
+		forget_wish();
+}
+
+static void
+snapshot_begins(void)
+{
+	if (me.asked)
+		answer(true, "this server's data is being replaced by a snapshot of a member's",
+			   "The server restarts by itself when the copy is whole, with the same process id, and joins. See mgrepl.transfer_progress and the server log.");
+}
+
+/* Looks after the transfer, and after what transfers leave behind. */
+static void
+watch_snapshot(void)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+
+	if (me.ordered_at == 0)
+	{
+		if ((!me.clean_due && !me.old_there) || me.now < me.clean_at || shutdown_asked)
+			return;
+		me.clean_at = me.now + REJOIN_US;
+		if (pg_atomic_read_u32(&t->joiner_pid) != 0)
+			return;
+		if (me.old_there && mg_state_is_synced(mg_node_get_state(me.node)))
+		{
+			ereport(LOG, (errmsg("mgrepl: snapshot: the node is level with the cluster, the data that was replaced is removed")));
+			me.old_there = me.clean_due = !mgrepl_joiner_start(true);
+		}
+		else if (me.clean_due)
+			me.clean_due = !mgrepl_joiner_start(false);
+		return;
+	}
+
+	/* Whoever asked has gone away before anything was copied: it was not meant. */
+	if (me.asked && pg_atomic_read_u32(&mgrepl_shared->command.stage) == 4)
+	{
+		pg_atomic_write_u32(&t->cancelled, 1);
+		answer(false, "", "");
+	}
+	switch (mgrepl_transfer_stage())
+	{
+		case MG_TRANSFER_NONE:
+		case MG_TRANSFER_FAILED:
+			snapshot_failed();
+			break;
+		case MG_TRANSFER_ORDERED:
+			if (pg_atomic_read_u32(&t->joiner_pid) == 0 && me.now - me.ordered_at > JOINER_START_US)
+				mgrepl_transfer_fail("the process that takes the snapshot does not start", "See the server log.");
+			break;
+		case MG_TRANSFER_CHOOSING:
+			break;
+		case MG_TRANSFER_COPYING:
+		case MG_TRANSFER_SWAPPING:
+			snapshot_begins();
+			break;
+	}
+}
+
+/*
+ * The data under this server has been replaced since the log was written: log,
+ * promises and mark of inconsistency are not this data's.  Each step can be
+ * repeated; the file that asks for them goes last.
+ */
+static void
+after_replacement(void)
+{
+	static const char *const obsolete[] = {"node.state", "inconsistent", "freeze", WISH_FILE};
+	char		path[MAXPGPATH];
+	char		seeds[sizeof(me.seeds)];
+	size_t		len;
+	mg_status	status;
+
+	file_path(path, sizeof(path), MGREPL_REPLACED_FILE);
+	status = mg_statefile_read(path, seeds, sizeof(seeds) - 1, &len);
+	if (status == MG_E_NOT_FOUND)
+		return;
+	if (mg_log_reset(me.log) != MG_OK)
+		disk_is_broken("emptying the writeset log");
+	for (int i = 0; i < lengthof(obsolete); i++)
+	{
+		file_path(path, sizeof(path), obsolete[i]);
+		if (unlink(path) != 0 && errno != ENOENT)
+			disk_is_broken("removing what belonged to other data");
+	}
+	if (status == MG_OK)
+	{
+		seeds[len] = '\0';
+		strlcpy(me.seeds, seeds, sizeof(me.seeds));
+		write_seeds();
+	}
+	file_path(path, sizeof(path), MGREPL_REPLACED_FILE);
+	if (unlink(path) != 0)
+		disk_is_broken("removing what belonged to other data");
+	fsync_fname(mgrepl_gcache_dir, true);
+	ereport(LOG, (errmsg("mgrepl: snapshot: this server has new data, its writeset log begins anew")));
+}
+
+/* What an earlier process, or an earlier life of the server, was about to do. */
+static void
+resume_snapshot(void)
+{
+	me.old_there = mgrepl_swap_has_old();
+	me.clean_due = mgrepl_swap_has_leftovers();
+	if (mgrepl_transfer_stage_runs(mgrepl_transfer_stage()))
+	{
+		me.ordered_at = me.now;
+		me.clean_due = false;
+	}
+	else if (mgrepl_swap_phase() == MG_SWAP_READY)
+	{
+		ereport(LOG, (errmsg("mgrepl: snapshot: the copy is whole, the server restarts with it")));
+		(void) kill(PostmasterPid, SIGINT);
+	}
+}
+
+/* DONOR or not, as sessions and the operator want it. */
+static void
+follow_donor(void)
+{
+	uint32		change;
+	bool		wanted = mgrepl_donor_wanted(&change);
+	mg_input	in;
+
+	if (me.donor_told && me.donor_change == change)
+		return;
+	in = input(MG_IN_DESYNC);
+	in.up = wanted;
+	step(&in);
+	me.donor_change = change;
+	me.donor_told = true;
+}
+
 /* Out of the cluster without having asked for it: in again as soon as possible. */
 static void
 maybe_rejoin(void)
 {
-	if (me.rejoin_at == 0 || me.now < me.rejoin_at || me.seeds[0] == '\0' || shutdown_asked ||
+	if (me.ordered_at != 0 || me.rejoin_at == 0 || me.now < me.rejoin_at || me.seeds[0] == '\0' || shutdown_asked ||
 		pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 || !ring_is_drained())
 		return;
 	if (mg_node_get_state(me.node) != MG_STATE_OPEN && !me.evicted)
@@ -1343,7 +1913,7 @@ read_mark(void)
 	pg_atomic_write_u64(&mgrepl_shared->apply_failed, me.position.seqno + 1);
 	ereport(LOG,
 			(errmsg("mgrepl: this node's data differs from the cluster's: %s", mgrepl_shared->apply_error),
-			 errhint("Rebuild the node from a base backup of a member.")));
+			 errhint("Look at it if you want to know why, then call mgrepl.rebuild(): it takes a snapshot of a member's data.")));
 }
 
 static void
@@ -1424,9 +1994,13 @@ mgrepl_provider_main(Datum arg)
 		elog(FATAL, "mgrepl: no random numbers from the system");
 	me.incarnation |= 1;
 	open_host();
+	after_replacement();
 	read_position();
 	me.position.seqno = Max(me.position.seqno, *(volatile uint64 *) &mgrepl_shared->monitor.published);
 	read_mark();
+	read_freeze();
+	refuse_foreign_log();
+	drop_copied_identity();
 	node_make();
 	node_resume();
 
@@ -1442,9 +2016,10 @@ mgrepl_provider_main(Datum arg)
 
 	/* A member is in search of the others already; one that is none any more joins again. */
 	read_seeds();
-	if (pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_YES && me.seeds[0] != '\0' &&
-		mg_node_get_state(me.node) == MG_STATE_OPEN)
+	if (mg_node_get_state(me.node) == MG_STATE_OPEN &&
+		(has_wish() || (pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_YES && me.seeds[0] != '\0')))
 		me.rejoin_at = me.now;
+	resume_snapshot();
 	me.log_told = false;
 	publish_status();
 
@@ -1462,6 +2037,7 @@ mgrepl_provider_main(Datum arg)
 		mgrepl_worker_interrupts();
 		round_inputs();
 		apply_has_failed();
+		follow_donor();
 		carry_out_rest();
 		publish_reached();
 		if (me.appended)
@@ -1472,15 +2048,19 @@ mgrepl_provider_main(Datum arg)
 		}
 		publish_pending();
 		take_command();
+		watch_snapshot();
 		maybe_rejoin();
 		mgrepl_count(MG_COUNTER_PROVIDER_LOOPS, 1);
 		if (me.status_due || me.now - me.last_status >= STATUS_US)
 		{
 			publish_status();
-			mg_log_release(me.log, Min(mg_node_log_needed(me.node), mgrepl_order_committed()));
+			watch_commits();
+			release_log();
 			if (me.seeds_due)
 				write_seeds();
 		}
+		if (me.donor_told)
+			mgrepl_donor_acts(me.donor_change);
 		state = mg_node_get_state(me.node);
 
 		if (shutdown_asked)
@@ -1533,13 +2113,14 @@ mgrepl_workers_register(void)
 		char		number[16];
 		long		cores = sysconf(_SC_NPROCESSORS_ONLN);
 
-		/* Leave room for provider, resolver, the logical replication launcher and one more. */
+		/* Leave room for provider, resolver, notifier, the logical replication launcher and one more. */
 		snprintf(number, sizeof(number), "%ld",
-				 Max(1, Min(Min(cores, max_worker_processes - 4), MGREPL_APPLIERS_MAX)));
+				 Max(1, Min(Min(cores, max_worker_processes - 5), MGREPL_APPLIERS_MAX)));
 		SetConfigOption("mgrepl.appliers", number, PGC_POSTMASTER, PGC_S_OVERRIDE);
 	}
 	mgrepl_worker_register("mgrepl provider", "mgrepl provider", "mgrepl_provider_main", true, 1, (Datum) 0);
 	mgrepl_resolver_register();
+	mgrepl_notifier_register();
 	for (int i = 0; i < mgrepl_appliers; i++)
 	{
 		char		name[64];

@@ -7,8 +7,9 @@
 #   make test TESTS=test/t/002*.pl   these TAP tests only
 #   make bench BENCH_FILTER=update   systems, scripts, clients that match
 #   make bench-group                 ordering alone; how long a fault is felt
+#   make bench-transfer              nodes that come and go: catching up, copying
 
-.PHONY: deps demo demo-stop test bench bench-group lint
+.PHONY: deps demo demo-stop test bench bench-group bench-transfer lint
 
 deps:
 	@bash test/deps test
@@ -27,6 +28,9 @@ bench:
 
 bench-group:
 	@bash test/bench/group
+
+bench-transfer:
+	@bash test/bench/transfer
 
 lint:
 	@bash test/lint

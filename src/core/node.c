@@ -202,21 +202,24 @@ join_is_done(mg_node *node)
 		return;
 	node->sync_at = 0;
 	mg_node_shift_synced(node, "in the primary component and caught up");
-	mg_fx_answer(node, true, "synced", "");
+	mg_fx_answer(node, true, "synced", node->loss);
+	node->loss[0] = '\0';
 }
 
 static void
 round_end(mg_node *node)
 {
-	if (node->state == MG_STATE_OPEN || node->state == MG_STATE_INCONSISTENT)
+	/* One that asks for admission delivers nothing: what its log holds is fetched again, or of no use. */
+	if (node->state == MG_STATE_OPEN || node->state == MG_STATE_PRIMARY || node->state == MG_STATE_INCONSISTENT)
 	{
 		mg_send_frames(node);
 		return;
 	}
-	mg_deliver_ready(node);
+	node->more_to_deliver = false;
+	mg_deliver_ready(node, MG_DELIVER_BATCH_MAX);
 	mg_order_pending(node);
 	mg_lead_membership(node);
-	mg_deliver_ready(node);		/* alone, an order may be delivered at once */
+	mg_deliver_ready(node, MG_DELIVER_BATCH_MAX);	/* alone, an order may be delivered at once */
 	if (node->committed >= node->delivered)
 		node->commit_us = node->now_us;
 
@@ -401,7 +404,7 @@ bool
 mg_node_wants_tick(const mg_node *node)
 {
 	return (mg_state_is_joining(node->state) && !node->over) || node->ack_lazy_us != 0 || node->appended < node->ordered ||
-		node->no_leader_us != 0 || node->leave_asked;
+		node->no_leader_us != 0 || node->leave_asked || node->more_to_deliver;
 }
 
 mg_node_state
@@ -484,7 +487,7 @@ mg_node_ordered(const mg_node *node)
 uint64_t
 mg_node_unordered(const mg_node *node)
 {
-		for (int i = 0; i <= MG_MEMBERS_MAX; i++)
+	for (int i = 0; i <= MG_MEMBERS_MAX; i++)
 		if (node->self != 0 && node->origins[i].id == node->self && node->origins[i].next_msgno != 0)
 			return node->next_msgno - node->origins[i].next_msgno;
 	return 0;
@@ -496,13 +499,18 @@ mg_node_damaged(const mg_node *node)
 	return node->frames_damaged;
 }
 
+/* What is not committed, and what certification is built from after a crash. */
+mg_seqno
+mg_node_log_needed_here(const mg_node *node)
+{
+	return node->committed < node->safe_floor ? node->committed : node->safe_floor;
+}
+
 mg_seqno
 mg_node_log_needed(const mg_node *node)
 {
-	mg_seqno	low = node->safe_floor;
+	mg_seqno	low = mg_node_log_needed_here(node);
 
-	if (node->committed < low)
-		low = node->committed;
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 	{
 		const mg_peer *p = &node->peers[i];

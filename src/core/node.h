@@ -253,6 +253,12 @@ extern const mg_view *mg_node_offer(const mg_node *node);
 /* Lowest seqno that some member or the certification still needs from the log. */
 extern mg_seqno mg_node_log_needed(const mg_node *node);
 
+/* The same without the others: below it this node can do without. */
+extern mg_seqno mg_node_log_needed_here(const mg_node *node);
+
+/* Of which cluster a saved state (MG_FX_SAVE) is; false if it cannot be told. */
+extern bool mg_state_cluster(const void *bytes, size_t len, mg_uuid *uuid);
+
 typedef struct mg_peer_info
 {
 	mg_seqno	held;

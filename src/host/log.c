@@ -133,8 +133,8 @@ struct mg_log
 	/* [fixed at open] */
 	char		dir[DIR_BYTES_MAX];
 	uint32_t	segment_bytes;
-	uint64_t	bytes_max;
 	bool		sync;
+	mg_recent  *recent;			/* or NULL */
 	int			dir_fd;			/* locked: one process has the log */
 	int			event_fd;
 	int			marks_fd;
@@ -153,7 +153,11 @@ struct mg_log
 	size_t		places_len;
 	size_t		places_cap;		/* a power of two */
 	mg_seqno	first;			/* 0 when empty */
-	mg_seqno	released;
+	uint64_t	bytes_max;
+	uint64_t	pages_max;
+	mg_seqno	released_here;
+	mg_seqno	released;		/* by everybody */
+	mg_seqno	dropped;
 	mg_seqno	promised;		/* an earlier life has noted it as flushed; read by the flusher, too */
 	int			fd;				/* of the last segment, -1: none open */
 	uint64_t	written_at;		/* bytes of it handed to the kernel */
@@ -983,6 +987,8 @@ retire_first(mg_log *log)
 	segment		old = log->segments[0];
 	size_t		records = (size_t) (log->segments[1].first - old.first);
 
+	if (log->segments[1].first - 1 > log->released)
+		log->dropped = log->segments[1].first - 1;
 	log->segments_len--;
 	log->segments_bytes -= old.file_bytes;
 	memmove(log->segments, log->segments + 1, log->segments_len * sizeof(segment));
@@ -993,12 +999,20 @@ retire_first(mg_log *log)
 	log->retired[log->retired_len++] = (retired_file) {old.number, old.file_bytes};
 }
 
-/* Over bytes_max, the spare counted in, and the oldest segment isn't needed. */
+/*
+ * Over the limit, the spare counted in, and the oldest segment isn't needed: by
+ * nobody, or over the last limit by this node.
+ */
 static bool
 too_big(const mg_log *log)
 {
-	return log->segments_bytes + log->segment_bytes > log->bytes_max &&
-		log->segments_len > 1 && log->segments[1].first <= log->released + 1;
+	uint64_t	bytes = log->segments_bytes + log->segment_bytes;
+	mg_seqno	last;
+
+	if (bytes <= log->bytes_max || log->segments_len < 2)
+		return false;
+	last = log->segments[1].first - 1;
+	return last <= log->released_here && (last <= log->released || bytes - log->bytes_max > log->pages_max);
 }
 
 /* Opens the segment for a record of `need` bytes.  MG_E_IO: unchanged, unless broken. */
@@ -1096,6 +1110,8 @@ mg_log_append(mg_log *log, mg_seqno seqno, const void *body, uint32_t len, mg_lo
 		note_written(log, bytes, seqno);
 	}
 	index_push(log, seqno, place);
+	if (log->recent != NULL)
+		mg_recent_put(log->recent, seqno, place, body);
 	return MG_OK;
 }
 
@@ -1118,12 +1134,9 @@ mg_log_read(mg_log *log, mg_seqno seqno, const mg_log_place *place, void *to)
 	return mg_segment_read(&log->reader, place, seqno, to);
 }
 
-void
-mg_log_release(mg_log *log, mg_seqno seqno)
+static void
+retire_what_may_go(mg_log *log)
 {
-	if (seqno <= log->released)
-		return;
-	log->released = seqno;
 	if (!too_big(log))
 		return;
 	lock(log);
@@ -1131,6 +1144,28 @@ mg_log_release(mg_log *log, mg_seqno seqno)
 		retire_first(log);
 	pthread_cond_signal(&log->work);
 	unlock(log);
+}
+
+void
+mg_log_release(mg_log *log, mg_seqno here, mg_seqno all)
+{
+	log->released_here = here;
+	log->released = all < here ? all : here;
+	retire_what_may_go(log);
+}
+
+void
+mg_log_set_limits(mg_log *log, uint64_t bytes_max, uint64_t pages_max)
+{
+	log->bytes_max = bytes_max;
+	log->pages_max = pages_max;
+	retire_what_may_go(log);
+}
+
+mg_seqno
+mg_log_dropped(const mg_log *log)
+{
+	return log->dropped;
 }
 
 /* ---- cutting ---- */
@@ -1242,8 +1277,12 @@ truncate_locked(mg_log *log, mg_seqno seqno)
 		return false;
 	if (log->promised > seqno)
 		log->promised = seqno;
+	if (log->released_here > seqno)
+		log->released_here = seqno;
 	if (log->released > seqno)
 		log->released = seqno;
+	if (log->dropped > seqno)
+		log->dropped = seqno;
 	if (log->written > seqno)
 		log->written = seqno;
 	if (atomic_load(&log->flushed) > seqno)
@@ -1309,7 +1348,7 @@ reset_locked(mg_log *log)
 		close(log->fd);
 	log->fd = -1;
 	index_clear(log);
-	log->released = 0;
+	log->released_here = log->released = log->dropped = 0;
 	log->promised = 0;
 	log->written = 0;
 	log->flush_wanted = false;
@@ -1344,7 +1383,9 @@ reset_locked(mg_log *log)
 		log->segments_bytes -= gone->file_bytes;
 		log->segments_len--;
 	}
-	return sync_dir(log) == 0;
+
+	/* Durable before anything is appended: see recovery_id. */
+	return sync_dir(log) == 0 && marks_write(log, &(log_marks) {id, 0, 0}) && sync_data(log, log->marks_fd) == 0;
 }
 
 mg_status
@@ -1624,7 +1665,11 @@ recovery_header(recovery *r, found_file *file)
 	return status;
 }
 
-/* The newest header that verifies says which log this is, or the marks; a new log draws its id. */
+/*
+ * The newest header that verifies says which log this is, or the marks; a new
+ * log draws its id.  The two disagree only when a crash came in the middle of a
+ * reset, whose segment has no records yet; else somebody has mixed two logs.
+ */
 static mg_status
 recovery_id(recovery *r)
 {
@@ -1644,8 +1689,15 @@ recovery_id(recovery *r)
 		if (r->files[i].valid)
 		{
 			r->log->id = r->files[i].id;
-			if (marked && r->marks.id != r->log->id)
-				r->marks = (log_marks) {0};
+			if (!marked || r->marks.id == r->log->id)
+				return MG_OK;
+			if (r->files[i].first != 0)
+			{
+				explain(r->reason, "segment %" PRIu64 " in \"%.100s\" is of another log than the file \"marks\" there",
+						r->files[i].number, r->log->dir);
+				return MG_E_FORMAT;
+			}
+			r->marks = (log_marks) {0};
 			return MG_OK;
 		}
 	}
@@ -1936,10 +1988,13 @@ mg_log_open(const mg_log_config *config, mg_log **out, char reason[MG_REASON_BYT
 	memcpy(log->dir, config->dir, dir_len + 1);
 	log->segment_bytes = config->segment_bytes;
 	log->bytes_max = config->bytes_max;
+	log->pages_max = config->pages_max;
 	log->sync = config->sync;
+	log->recent = config->recent;
 	log->flush_pace_us = config->flush_pace_us < 100000 ? config->flush_pace_us : 100000;
 	log->dir_fd = log->event_fd = log->marks_fd = log->fd = log->job.fd = -1;
 	MG_ASSERT(mg_segment_reader_init(&log->reader, config->dir) == MG_OK);
+	log->reader.recent = config->recent;
 	MG_ASSERT(pthread_mutex_init(&log->mutex, NULL) == 0);
 	MG_ASSERT(pthread_cond_init(&log->work, NULL) == 0);
 	MG_ASSERT(pthread_cond_init(&log->idle, NULL) == 0);

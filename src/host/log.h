@@ -12,17 +12,19 @@
  * where appliers can read them; a flush makes them durable.  Write, flush and
  * recycling never reorder: what is flushed is a prefix.
  *
- * Limits: bytes_max over all segment files, the one made ahead counted in.  A
- * segment is recycled only when the log is over bytes_max and all its records
- * are at or below the released seqno; if nothing may be recycled the log grows
- * past bytes_max and says so (mg_log_bytes), it never drops what is needed.
+ * Limits: over all segment files, the one made ahead counted in.  Up to
+ * bytes_max everything is kept.  Beyond it the oldest segment is recycled when
+ * nobody needs its records any more (mg_log_release); what others may still ask
+ * for is kept in up to pages_max bytes more, and beyond that goes all the same
+ * (mg_log_dropped).  What this node itself needs never goes: if it must, the log
+ * grows past every limit and says so (mg_log_bytes).
  * A body has at most MG_RECORD_BODY_BYTES_MAX bytes.
  *
  * Opening scans all records, stops at the first torn or foreign record
  * (checksum, magic, seqno not dense) and cuts there.  If what goes had been
  * flushed, that is not a torn tail but damage: mg_log_damaged.  A log that holds
- * another history is emptied by mg_log_reset.  The directory is locked: one
- * process at a time has the log.
+ * another history is emptied by mg_log_reset; files of two logs in one directory
+ * are left alone.  The directory is locked: one process at a time has the log.
  */
 #ifndef MG_HOST_LOG_H
 #define MG_HOST_LOG_H
@@ -37,15 +39,18 @@ typedef struct mg_log_config
 	const char *dir;			/* made if missing (mode 0700) */
 	uint32_t	segment_bytes;	/* 1 MiB to 1 GiB; 16 MiB is the default of the extension */
 	uint64_t	bytes_max;
+	uint64_t	pages_max;		/* beyond bytes_max, for others only */
 	uint32_t	flush_pace_us;	/* flushes begin at least this far apart: more records share one; 0: no pause */
 	bool		sync;			/* false only in tests: no fdatasync */
+	mg_recent  *recent;			/* what is appended is put there too, reads look there first; NULL: none */
 } mg_log_config;
 
 /*
  * Opens or makes the log and starts the flusher thread (all signals blocked).
  * On failure *out is NULL and `reason` says what and why: MG_E_IO, MG_E_STATE
  * (another process has it), MG_E_VERSION (nothing was touched), MG_E_FORMAT
- * and MG_E_TOO_BIG (the configuration).  On success `reason` is empty, or says
+ * (files of two logs, nothing was touched; or the configuration) and MG_E_TOO_BIG
+ * (the configuration).  On success `reason` is empty, or says
  * where records that are not whole were cut off, and if they had been durable.
  */
 extern mg_status mg_log_open(const mg_log_config *config, mg_log **out,
@@ -93,8 +98,15 @@ extern mg_status mg_log_find(const mg_log *log, mg_seqno seqno, mg_log_place *pl
 /* Reads one record's body, written or still buffered, into `to` (place.len bytes). */
 extern mg_status mg_log_read(mg_log *log, mg_seqno seqno, const mg_log_place *place, void *to) MG_MUST_USE;
 
-/* Records at or below `seqno` are no longer needed. */
-extern void mg_log_release(mg_log *log, mg_seqno seqno);
+/*
+ * Records at or below `here` are no longer needed by this node, those at or
+ * below `all` by nobody.  Either may fall back: then what is left is kept.
+ */
+extern void mg_log_release(mg_log *log, mg_seqno here, mg_seqno all);
+extern void mg_log_set_limits(mg_log *log, uint64_t bytes_max, uint64_t pages_max);
+
+/* Highest seqno that went although others might have needed it, 0: none. */
+extern mg_seqno mg_log_dropped(const mg_log *log);
 
 /*
  * Cuts everything above `seqno`, or everything: durably and atomically.  Both

@@ -62,6 +62,7 @@ mg_segment_reader_init(mg_segment_reader *reader, const char *dir)
 	if (len >= sizeof(reader->dir))
 		return MG_E_TOO_BIG;
 	memcpy(reader->dir, dir, len + 1);
+	reader->recent = NULL;
 	reader->segment = 0;
 	reader->fd = -1;
 	return MG_OK;
@@ -157,6 +158,8 @@ mg_segment_read(mg_segment_reader *reader, const mg_log_place *place,
 	mg_status	status = MG_OK;
 
 	MG_ASSERT(place->segment != 0);
+	if (reader->recent != NULL && mg_recent_get(reader->recent, seqno, place, to))
+		return MG_OK;
 	if (reader->segment != place->segment)
 		status = reader_open(reader, place->segment);
 	if (status == MG_OK)

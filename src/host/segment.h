@@ -25,6 +25,7 @@
 #define MG_HOST_SEGMENT_H
 
 #include "core/base.h"
+#include "host/recent.h"
 
 #define MG_SEGMENT_HEADER_BYTES		64
 #define MG_SEGMENT_MAGIC			0x4653474du		/* "MGSF" */
@@ -41,8 +42,8 @@ typedef struct mg_log_place
 } mg_log_place;
 
 /*
- * Reads the body at `place` into `to` (place.len bytes), and checks magic,
- * seqno, length and checksum.  Keeps the last segment's descriptor open in
+ * Reads the body at `place` into `to` (place.len bytes): from `recent` if it is
+ * there, else from its file, and checks magic, seqno, length and checksum.  Keeps the last segment's descriptor open in
  * `reader`; one reader per process, no locks, no memory taken.  MG_E_IO,
  * MG_E_FORMAT, MG_E_CHECKSUM, MG_E_NOT_FOUND (the segment is gone, also when
  * it went while being read); then `to` holds nothing of use.
@@ -50,6 +51,7 @@ typedef struct mg_log_place
 typedef struct mg_segment_reader
 {
 	char		dir[1024];
+	mg_recent  *recent;			/* set by the owner after init; NULL: none */
 	uint64_t	segment;		/* 0: none open */
 	int			fd;
 } mg_segment_reader;

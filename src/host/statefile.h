@@ -1,8 +1,10 @@
 /*
- * host/statefile.h - a small file that is replaced atomically and durably:
- * write to "<path>.tmp", fsync, rename, fsync of the directory.
+ * host/statefile.h - a small file whose content is replaced as a whole: after
+ * MG_OK the new content is durable, after a crash it is the old or the new one.
+ * A flipped bit is made good or refused, and never brings an older content back.
  *
- * Layout: u32 magic "MGST", u32 version, u32 len, u32 crc32c of the body, body.
+ * Four slots, each with a generation and a checksum (statefile.c); files of the
+ * first version, with one, are read too.
  */
 #ifndef MG_HOST_STATEFILE_H
 #define MG_HOST_STATEFILE_H
@@ -11,7 +13,7 @@
 
 #define MG_STATEFILE_BYTES_MAX	65536
 
-/* MG_E_TOO_BIG, MG_E_IO: the old file is still there whole. */
+/* MG_E_TOO_BIG: nothing was written.  MG_E_IO: the old content or the new one is there, rely on neither. */
 extern mg_status mg_statefile_write(const char *path, const void *body, size_t len) MG_MUST_USE;
 
 /* MG_E_NOT_FOUND, MG_E_FORMAT, MG_E_VERSION, MG_E_CHECKSUM, MG_E_TOO_BIG (over cap), MG_E_IO. */

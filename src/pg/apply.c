@@ -60,6 +60,7 @@
 #include "executor/executor.h"
 #include "executor/nodeModifyTable.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "replication/logicalproto.h"
@@ -84,6 +85,7 @@
 #include "pg/bfabort.h"
 #include "pg/compat.h"
 #include "pg/ddl.h"
+#include "pg/mark.h"
 #include "pg/relation.h"
 
 /* ---- what this process knows about a table ---- */
@@ -1041,23 +1043,42 @@ find_by_content(MgOpenTable *t, const MgRow *key, mg_seqno seqno)
 	}
 }
 
+/* Of a key's value, so much that somebody who looks for the row finds it. */
+#define KEY_TEXT_BYTES 60
+
 static void
-report_missing(MgOpenTable *t, const MgApplyPoint *at)
+append_key(StringInfo to, MgOpenTable *t, const MgRow *key, AttrNumber attnum)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(t->rel), attnum - 1);
+	Oid			output;
+	bool		varlena;
+	char	   *text;
+
+	appendStringInfo(to, "%s%s=", to->len > 0 ? ", " : "", NameStr(att->attname));
+	if (key->isnull[attnum - 1])
+	{
+		appendStringInfoString(to, "null");
+		return;
+	}
+	getTypeOutputInfo(att->atttypid, &output, &varlena);
+	text = OidOutputFunctionCall(output, key->values[attnum - 1]);
+	text[pg_mbcliplen(text, strlen(text), KEY_TEXT_BYTES)] = '\0';
+	appendStringInfoString(to, text);
+}
+
+static void
+report_missing(MgOpenTable *t, const MgRow *key, const MgApplyPoint *at)
 {
 	StringInfoData columns;
 
 	initStringInfo(&columns);
-	if (t->scan == NULL)
-		appendStringInfoString(&columns, "whole row");
 	for (int i = 0; i < t->table->n_identity; i++)
-		appendStringInfo(&columns, "%s%s", i > 0 ? ", " : "",
-						 NameStr(TupleDescAttr(RelationGetDescr(t->rel),
-											   t->table->identity_attnos[i] - 1)->attname));
+		append_key(&columns, t, key, t->table->identity_attnos[i]);
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
 			 errmsg("row of table \"%s.%s\" that writeset %llu changes is not there (looked for by: %s)",
 					t->table->name.schema, t->table->name.table,
-					(unsigned long long) at->seqno, columns.data),
+					(unsigned long long) at->seqno, columns.len > 0 ? columns.data : "whole row"),
 			 errhint("This node's data differs from the cluster's: it needs a state transfer.")));
 }
 
@@ -1075,7 +1096,7 @@ find_row(MgOpenTable *t, const MgRow *key, const MgApplyPoint *at)
 			: find_by_content(t, key, at->seqno))
 			return;
 	}
-	report_missing(t, at);
+	report_missing(t, key, at);
 }
 
 /* ---- foreign keys ---- */
@@ -1571,10 +1592,12 @@ apply_event(const mg_event *event, MgApplyPoint *at)
 			mgrepl_ddl_apply(event);
 			end_event();
 			return;
+		case MG_EVENT_MESSAGE:
+			mgrepl_mark_note(event);
+			return;
 		case MG_EVENT_NONE:
 		case MG_EVENT_TRUNCATE:
 		case MG_EVENT_SEQUENCE:
-		case MG_EVENT_MESSAGE:
 		case MG_EVENT_TYPE_COUNT:
 			break;
 	}

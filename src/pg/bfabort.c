@@ -77,6 +77,9 @@
 /* A victim that is still there after this long hears no cancel. */
 #define DEAF_US				5000000
 
+/* ... and is then asked no more often than this; below ASKED_ANEW_US. */
+#define DEAF_RESIGNAL_US	500000
+
 /* Not asked for this long: it was out of the way meanwhile; above the resolver's longest pause. */
 #define ASKED_ANEW_US		1000000
 
@@ -89,6 +92,7 @@ typedef struct MgAsked
 	uint64		mark;
 	uint64		first_us;
 	uint64		last_us;
+	bool		told;			/* the log says that its connection is being ended */
 } MgAsked;
 
 typedef enum MgStage
@@ -205,8 +209,9 @@ ask_now(int procno, uint64 mark, uint64 *asked_us)
 	{
 		entry->mark = mark;
 		entry->first_us = now;
+		entry->told = false;
 	}
-	else if (now - entry->last_us < RESIGNAL_US)
+	else if (now - entry->last_us < (now - entry->first_us > DEAF_US ? DEAF_RESIGNAL_US : RESIGNAL_US))
 		return false;
 	entry->last_us = now;
 	*asked_us = now - entry->first_us;
@@ -338,10 +343,13 @@ doom(int procno, LocalTransactionId lxid, mg_seqno seqno)
 		mgrepl_wake(procno);
 	else if (stage == STAGE_OPEN && proc->waitStatus != PROC_WAIT_STATUS_WAITING)
 		interrupt_idle(proc);
-	if (stage == STAGE_OPEN && signo == SIGTERM)
+	if (stage == STAGE_OPEN && signo == SIGTERM && !asked[procno].told)
+	{
+		asked[procno].told = true;
 		ereport(LOG,
 				(errmsg("bfabort: ending connection pid=%d seqno=%llu: the transaction in the way hears no cancel",
 						proc->pid, (unsigned long long) seqno)));
+	}
 }
 
 void

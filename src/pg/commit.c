@@ -47,7 +47,9 @@
 #include "pg/commit.h"
 #include "pg/compat.h"
 #include "pg/counters.h"
+#include "pg/donor.h"
 #include "pg/guc.h"
+#include "pg/mark.h"
 #include "pg/position.h"
 #include "pg/shmem.h"
 
@@ -114,7 +116,11 @@ mgrepl_commit_require_ready(void)
 	switch (mgrepl_node_state())
 	{
 		case MG_NODE_SYNCED:
+			return;
 		case MG_NODE_DONOR:
+			/* What has begun may end. */
+			if (mgrepl_donor_rejects() && !mgrepl_capture_pending())
+				mgrepl_donor_refuse("writes");
 			return;
 		case MG_NODE_OPEN:
 			ereport(ERROR,
@@ -140,7 +146,7 @@ mgrepl_commit_require_ready(void)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("this node's data differs from the cluster's: it takes no writes"),
-					 errhint("See mgrepl.status and the server log, and rebuild the node from a base backup of a member.")));
+					 errhint("See mgrepl.status and the server log, and when it is clear why, call mgrepl.rebuild() on this node.")));
 			break;
 	}
 }
@@ -419,6 +425,48 @@ release_reservation(void)
 	wake_provider();
 }
 
+/* ------------------------------------------------------------------ messages */
+
+uint64
+mgrepl_commit_message(const void *body, uint32 len)
+{
+	MgSlot	   *slot = mgrepl_my_slot();
+	mg_writeset_header h;
+	uint8	   *event = (uint8 *) slot->bytes + MG_WRITESET_HEADER_BYTES;
+	uint64		seqno;
+
+	Assert(MG_WRITESET_HEADER_BYTES + MG_EVENT_HEADER_BYTES + len <= MGREPL_SLOT_BYTES);
+	mgrepl_commit_require_ready();
+	wait_for_free_slot(slot);
+	memset(&h, 0, sizeof(h));
+	h.last_seen = mgrepl_order_committed();
+	h.trx_id = pg_atomic_fetch_add_u64(&mgrepl_shared->next_trx_id, 1);
+	h.time_us = (uint64) (GetCurrentTimestamp() + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY);
+	h.n_events = 1;
+	h.events_len = MG_EVENT_HEADER_BYTES + len;
+	event[0] = MG_EVENT_MESSAGE;
+	mg_store_u32(event + 1, len);
+	memcpy(event + MG_EVENT_HEADER_BYTES, body, len);
+	mg_writeset_header_encode(&h, mg_crc32c(mg_writeset_crc_begin(&h), event, h.events_len), (uint8 *) slot->bytes);
+	slot->len = h.total_len;
+	slot->ws_flags = 0;
+	slot->trx_id = h.trx_id;
+	slot->last_seen = h.last_seen;
+	slot->in_file = false;
+	slot->durability = MG_ENTRY_MAJORITY;
+	submit(slot);
+	seqno = wait_for_outcome(slot, true);
+
+	/* If this fails, an applier does it at the same place. */
+	HOLD_INTERRUPTS();
+	mgrepl_mark_at_turn(seqno);
+	certified_seqno = 0;
+	mgrepl_order_leave(seqno);
+	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+	RESUME_INTERRUPTS();
+	return seqno;
+}
+
 /* -------------------------------------------------------------------- commit */
 
 /* The transaction has the turn and will commit: nothing may stop it from here on. */
@@ -453,6 +501,7 @@ pre_commit_applier(void)
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 	}
+	mgrepl_mark_at_turn(applier_first);
 	enter_turn(applier_last);
 }
 
@@ -647,6 +696,7 @@ at_abort(void)
 	if (reserved_trx != 0)
 		release_reservation();
 	applier_first = applier_last = 0;
+	mgrepl_mark_forget();
 	mgrepl_capture_reset();
 	mgrepl_bfabort_xact_end(false);
 }

@@ -29,6 +29,13 @@ extern void mgrepl_commit_require_ready(void);
  */
 extern void mgrepl_commit_reserve(const mg_key *keys, uint32 n);
 
+/*
+ * Sends a writeset of one MESSAGE event and waits for its turn, in which the mark
+ * that this process has noted is written (pg/mark.h).  Returns its seqno; raises
+ * as a COMMIT does.  Nothing of it is part of the caller's transaction.
+ */
+extern uint64 mgrepl_commit_message(const void *body, uint32 len);
+
 /* True in an applier, whose changes are not to be captured again. */
 extern bool mgrepl_is_applier;
 
@@ -99,6 +106,12 @@ extern bool mgrepl_order_wait_reached(MgReached what, uint64 seqno);
 
 /* The caller does not wait for `what` any longer. */
 extern void mgrepl_order_stop_wait_reached(MgReached what);
+
+/*
+ * For people: which seqno is to be committed next, and who has not done so yet.
+ * False if all that was delivered is committed.
+ */
+extern bool mgrepl_order_next(uint64 *seqno, char *text, size_t cap);
 
 /* By the provider at start: everything up to `seqno` is committed here. */
 extern void mgrepl_order_reset(uint64 seqno);

@@ -9,6 +9,11 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 
+/* As in mgrepl.control; the name stands here because a data directory is as bound to it. */
+#define MGREPL_EXTENSION_VERSION "1.0"
+
+#define MG_PG_MAJOR (PG_VERSION_NUM / 10000)
+
 #if PG_VERSION_NUM < 150000
 #error "mgrepl needs PostgreSQL 15 or later"
 #endif

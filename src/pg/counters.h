@@ -26,6 +26,11 @@
 	X(FRAMES_DROPPED, "frames_dropped", "frames not sent because a peer's queue was full") \
 	X(LOG_FLUSHES, "log_flushes", "flushes of the writeset log") \
 	X(LOG_BYTES, "log_bytes", "size of the writeset log on disk") \
+	X(LOG_FIRST, "log_first", "seqno with which the writeset log begins; 0: it is empty") \
+	X(LOG_DROPPED, "log_dropped", "highest seqno that left the log at its hard limit although others might have needed it; 0: none") \
+	X(GCACHE_FROZEN_AT, "gcache_frozen_at", "nothing from this seqno on leaves the log, up to its hard limit; 0: not frozen") \
+	X(GCACHE_MEM_HITS, "gcache_mem_hits", "records of the log read from memory") \
+	X(GCACHE_MEM_MISSES, "gcache_mem_misses", "records of the log looked for in memory and read from the file") \
 	X(PROVIDER_LOOPS, "provider_loops", "rounds of the provider's event loop") \
 	X(TIME_SUBMIT_US, "time_submit_us", "microseconds from submission to the provider's pick-up, summed over local transactions") \
 	X(TIME_ORDER_US, "time_order_us", "microseconds from pick-up to the verdict, summed over local transactions") \

@@ -1206,6 +1206,13 @@ run_transaction_statement(const Call *call)
 	mgrepl_bfabort_after_utility((Node *) stmt);
 }
 
+/* Can be shown and changed always: also when it is a setting that keeps the provider from starting. */
+static bool
+is_about_settings(const Node *parsetree)
+{
+	return IsA(parsetree, VariableSetStmt) || IsA(parsetree, VariableShowStmt) || IsA(parsetree, AlterSystemStmt);
+}
+
 static void
 process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 				ProcessUtilityContext context, ParamListInfo params,
@@ -1222,7 +1229,8 @@ process_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tre
 	}
 	if (IsA(parsetree, CopyStmt))
 		mgrepl_reads_check_copy((CopyStmt *) parsetree);
-	if (mgrepl_is_applier || context == PROCESS_UTILITY_SUBCOMMAND || script_depth > 0 || !mgrepl_in_database())
+	if (mgrepl_is_applier || context == PROCESS_UTILITY_SUBCOMMAND || script_depth > 0 || !mgrepl_in_database() ||
+		is_about_settings(parsetree))
 	{
 		call_next(&call);
 		return;

@@ -11,18 +11,16 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
 #include <limits.h>
 #include <unistd.h>
 
 #include "utils/guc.h"
 
+#include "core/address.h"
 #include "core/base.h"
 #include "core/wire.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
-
-#define GCOMM_SCHEME "gcomm://"
 
 #define KEEPALIVE_MS	100
 #define SUSPECT_MS		1000
@@ -35,9 +33,15 @@ char	   *mgrepl_cluster_address = NULL;
 char	   *mgrepl_listen_address = NULL;
 char	   *mgrepl_node_address = NULL;
 char	   *mgrepl_sql_address = NULL;
+char	   *mgrepl_sst_method = NULL;
+char	   *mgrepl_sst_donor = NULL;
+char	   *mgrepl_sst_conninfo = NULL;
+bool		mgrepl_sst_keep_old = false;
 char	   *mgrepl_database = NULL;
 char	   *mgrepl_gcache_dir = NULL;
 int			mgrepl_gcache_size_mb = 1024;
+int			mgrepl_gcache_keep_pages_size_mb = 4096;
+int			mgrepl_gcache_mem_size_kb = 4 * 1024;
 int			mgrepl_appliers = 0;
 int			mgrepl_max_ws_size_kb = 256 * 1024;
 int			mgrepl_capture_mem_kb = 4 * 1024;
@@ -53,6 +57,8 @@ int			mgrepl_commit_timeout_ms = 0;
 int			mgrepl_durability = MG_DURABILITY_MAJORITY;
 bool		mgrepl_replicate = true;
 bool		mgrepl_dirty_reads = false;
+bool		mgrepl_donor_rejects_queries = false;
+char	   *mgrepl_notify_command = NULL;
 
 static const struct config_enum_entry durability_options[] = {
 	{"memory", MG_DURABILITY_MEMORY, false},
@@ -62,63 +68,6 @@ static const struct config_enum_entry durability_options[] = {
 	{"applied", MG_DURABILITY_APPLIED, false},
 	{NULL, 0, false}
 };
-
-/*
- * Is [text, text+len) a "host:port"?  A host is a name, an IPv4 address, an
- * IPv6 address in brackets or, if `bind`, "*".  Gives NULL, or what is wrong.
- */
-static const char *
-address_trouble(const char *text, size_t len, bool bind)
-{
-	const char *end = text + len;
-	const char *colon = end;
-	const char *p;
-	long		port = 0;
-
-	if (len >= MG_ADDRESS_BYTES_MAX)
-		return "it is too long";
-	while (colon > text && colon[-1] != ':')
-		colon--;
-	if (colon == text)
-		return "the port is missing";
-	p = colon;
-	colon--;
-
-	if (p == end)
-		return "the port is missing";
-	for (; p < end; p++)
-	{
-		if (!isdigit((unsigned char) *p))
-			return "the port is not a number";
-		port = port * 10 + (*p - '0');
-		if (port > 65535)
-			break;
-	}
-	if (port < 1 || port > 65535)
-		return "the port is not between 1 and 65535";
-
-	if (colon == text)
-		return "the host is missing";
-	if (colon - text == 1 && *text == '*')
-		return bind ? NULL : "\"*\" is not an address that others can connect to";
-	if (*text == '[')
-	{
-		if (colon - text < 4 || colon[-1] != ']')
-			return "the closing bracket of the IPv6 address is missing";
-		for (p = text + 1; p < colon - 1; p++)
-			if (!isxdigit((unsigned char) *p) && *p != ':' && *p != '.')
-				return "the IPv6 address holds a character that does not belong there";
-		return NULL;
-	}
-	for (p = text; p < colon; p++)
-	{
-		if (*p == ':')
-			return "an IPv6 address must be in brackets";
-		if (!isalnum((unsigned char) *p) && *p != '.' && *p != '-' && *p != '_')
-			return "the host holds a character that does not belong there";
-	}
-	return NULL;
-}
 
 static bool
 refuse_address(const char *text, size_t len, const char *trouble)
@@ -142,21 +91,21 @@ mgrepl_guc_check_cluster_address(const char *text, int *n)
 	*n = 0;
 	if (text == NULL || text[0] == '\0')
 		return true;
-	if (strncmp(text, GCOMM_SCHEME, strlen(GCOMM_SCHEME)) != 0)
+	if (strncmp(text, MG_GCOMM_SCHEME, strlen(MG_GCOMM_SCHEME)) != 0)
 	{
-		GUC_check_errdetail("A cluster address begins with \"%s\".", GCOMM_SCHEME);
+		GUC_check_errdetail("A cluster address begins with \"%s\".", MG_GCOMM_SCHEME);
 		GUC_check_errhint("For example \"gcomm://10.0.0.1:5701,10.0.0.2:5701\".");
 		return false;
 	}
 
-	p = text + strlen(GCOMM_SCHEME);
+	p = text + strlen(MG_GCOMM_SCHEME);
 	list_end = p + strcspn(p, "?");
 	while (p < list_end)
 	{
 		size_t		len = strcspn(p, ",?");
 		const char *trouble;
 
-		trouble = len == 0 ? "it is empty" : address_trouble(p, len, false);
+		trouble = len == 0 ? "it is empty" : mg_address_trouble(p, len, false);
 		if (trouble == NULL && p[len] == ',' && p + len + 1 == list_end)
 		{
 			GUC_check_errdetail("The list of addresses ends with a comma.");
@@ -207,7 +156,7 @@ check_cluster_address(char **newval, void **extra, GucSource source)
 static bool
 check_listen_address(char **newval, void **extra, GucSource source)
 {
-	const char *trouble = address_trouble(*newval, strlen(*newval), true);
+	const char *trouble = mg_address_trouble(*newval, strlen(*newval), true);
 
 	return trouble == NULL || refuse_address(*newval, strlen(*newval), trouble);
 }
@@ -219,7 +168,7 @@ check_node_address(char **newval, void **extra, GucSource source)
 
 	if ((*newval)[0] == '\0')
 		return true;
-	trouble = address_trouble(*newval, strlen(*newval), false);
+	trouble = mg_address_trouble(*newval, strlen(*newval), false);
 	return trouble == NULL || refuse_address(*newval, strlen(*newval), trouble);
 }
 
@@ -282,6 +231,18 @@ check_gcache_dir(char **newval, void **extra, GucSource source)
 	return true;
 }
 
+static bool
+check_notify_command(char **newval, void **extra, GucSource source)
+{
+	if ((*newval)[0] != '\0' && !is_absolute_path(*newval))
+	{
+		GUC_check_errdetail("It is run without a shell and must be the absolute path of an executable.");
+		GUC_check_errhint("Put options into a script of your own.");
+		return false;
+	}
+	return true;
+}
+
 /* A node is called as its machine unless it is told otherwise. */
 static const char *
 default_node_name(void)
@@ -334,6 +295,42 @@ define_identity(void)
 							   PGC_POSTMASTER, 0, check_database, NULL, NULL);
 }
 
+/* A known method, or a program by its path. */
+static bool
+check_sst_method(char **newval, void **extra, GucSource source)
+{
+	if (strcmp(*newval, "basebackup") == 0 || strcmp(*newval, "none") == 0 || is_absolute_path(*newval))
+		return true;
+	GUC_check_errdetail("There is no method \"%s\".", *newval);
+	GUC_check_errhint("Methods are \"basebackup\", \"none\", and the path of a program, which begins with \"/\".");
+	return false;
+}
+
+static void
+define_transfer(void)
+{
+	DefineCustomStringVariable("mgrepl.sst_method",
+							   "How this node gets a snapshot of a member's data.",
+							   "basebackup: pg_basebackup; none: never by itself; or the path of a program.",
+							   &mgrepl_sst_method, "basebackup",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_sst_method, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.sst_donor",
+							   "Names of the members to take a snapshot from, the first that can is taken.",
+							   "If none of them can, or the list is empty: one of the own segment, the least loaded.",
+							   &mgrepl_sst_donor, "",
+							   PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.sst_conninfo",
+							   "Options for the connections to a donor: user, passfile, sslmode and others of libpq.",
+							   "Host and port are those of the member unless they are given here.",
+							   &mgrepl_sst_conninfo, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+	DefineCustomBoolVariable("mgrepl.sst_keep_old",
+							 "Keeps the data that a snapshot has replaced.",
+							 "It lies in the data directory as pgsql_tmp.mgrepl_kept with the time; off: it is removed when the node is SYNCED.",
+							 &mgrepl_sst_keep_old, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+}
+
 static void
 define_resources(void)
 {
@@ -345,9 +342,20 @@ define_resources(void)
 							   PGC_POSTMASTER, GUC_SUPERUSER_ONLY, check_gcache_dir, NULL, NULL);
 	DefineCustomIntVariable("mgrepl.gcache_size",
 							"Size up to which the writeset log keeps writesets for nodes that were away.",
-							"What a live member still needs is kept beyond it.",
+							"What others still need is kept beyond it, in up to mgrepl.gcache_keep_pages_size more.",
 							&mgrepl_gcache_size_mb, 1024, 64, INT_MAX / 2,
-							PGC_POSTMASTER, GUC_UNIT_MB, NULL, NULL, NULL);
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.gcache_keep_pages_size",
+							"Size beyond mgrepl.gcache_size in which the writeset log keeps what others still need.",
+							"A member that lags or joins, a donor's copy or a freeze. Beyond it the oldest goes, and they take a snapshot. "
+							"What this node itself needs is kept without a limit.",
+							&mgrepl_gcache_keep_pages_size_mb, 4096, 0, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("mgrepl.gcache_mem_size",
+							"Shared memory for the newest records of the writeset log.",
+							"0: they are read from the files, which the system caches.",
+							&mgrepl_gcache_mem_size_kb, 4 * 1024, 0, MAX_KILOBYTES,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("mgrepl.appliers",
 							"Processes that apply the writesets of other nodes.",
 							"0: one for each processor core.",
@@ -397,6 +405,21 @@ define_cluster(void)
 							 "What is read then may be older than what the cluster has committed.",
 							 &mgrepl_dirty_reads, false,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_state(void)
+{
+	DefineCustomBoolVariable("mgrepl.donor_rejects_queries",
+							 "Refuses clients' reads and writes while this node gives a copy of its data to a joiner.",
+							 "Off: a donor works as any other member.",
+							 &mgrepl_donor_rejects_queries, false,
+							 PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("mgrepl.notify_command",
+							   "Executable that is run when the state of this node or the members change.",
+							   "It gets --status, --uuid, --primary, --members and --index as arguments; no shell is involved.",
+							   &mgrepl_notify_command, "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_notify_command, NULL, NULL);
 }
 
 static void
@@ -487,7 +510,9 @@ mgrepl_guc_define(void)
 {
 	define_identity();
 	define_resources();
+	define_transfer();
 	define_cluster();
+	define_state();
 	define_membership();
 	MarkGUCPrefixReserved("mgrepl");
 	fit_timeouts();

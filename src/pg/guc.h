@@ -12,9 +12,15 @@ extern char *mgrepl_cluster_address;	/* mgrepl.cluster_address: gcomm://host:por
 extern char *mgrepl_listen_address;		/* mgrepl.listen_address: host:port to bind */
 extern char *mgrepl_node_address;		/* mgrepl.node_address: host:port told to peers, default listen_address */
 extern char *mgrepl_sql_address;		/* mgrepl.sql_address: host:port of the server, told to peers, "": made of the others */
+extern char *mgrepl_sst_method;			/* mgrepl.sst_method: basebackup, none, or an executable */
+extern char *mgrepl_sst_donor;			/* mgrepl.sst_donor: names of members, the first that can is taken */
+extern char *mgrepl_sst_conninfo;		/* mgrepl.sst_conninfo: libpq options for connections to donors */
+extern bool mgrepl_sst_keep_old;		/* mgrepl.sst_keep_old: replaced data is not removed */
 extern char *mgrepl_database;			/* mgrepl.database: the replicated database */
 extern char *mgrepl_gcache_dir;			/* mgrepl.gcache_dir, relative to the data directory */
 extern int	mgrepl_gcache_size_mb;		/* mgrepl.gcache_size */
+extern int	mgrepl_gcache_keep_pages_size_mb;	/* mgrepl.gcache_keep_pages_size: beyond it, for others only */
+extern int	mgrepl_gcache_mem_size_kb;	/* mgrepl.gcache_mem_size: newest records in shared memory, 0 none */
 extern int	mgrepl_appliers;			/* mgrepl.appliers */
 extern int	mgrepl_max_ws_size_kb;		/* mgrepl.max_ws_size: larger writesets are refused */
 extern int	mgrepl_capture_mem_kb;		/* mgrepl.capture_mem: more is spilled to a temporary file */
@@ -30,6 +36,8 @@ extern int	mgrepl_commit_timeout_ms;	/* mgrepl.commit_timeout: longest wait of a
 extern int	mgrepl_durability;			/* mgrepl.durability: MgDurability */
 extern bool mgrepl_replicate;			/* mgrepl.replicate: superuser, per session; off: writes stay local */
 extern bool mgrepl_dirty_reads;			/* mgrepl.dirty_reads: read also outside the primary component */
+extern bool mgrepl_donor_rejects_queries;	/* mgrepl.donor_rejects_queries */
+extern char *mgrepl_notify_command;		/* mgrepl.notify_command: an executable, "": none */
 
 /* What has been done with a transaction when its client is told "committed". */
 typedef enum MgDurability

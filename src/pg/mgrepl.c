@@ -5,7 +5,8 @@
  * Hooks of the whole extension: shmem_request/startup (shmem.c), the one
  * transaction and the one subtransaction callback, the release of resources
  * (commit.c), ProcessUtility (ddl.c), ExecutorStart (reads.c), emit_log and the
- * relcache callback (bfabort.c).
+ * relcache callback (bfabort.c).  One callback runs when the postmaster exits
+ * (swap.c).
  */
 #include "postgres.h"
 
@@ -20,6 +21,7 @@
 #include "pg/guc.h"
 #include "pg/reads.h"
 #include "pg/shmem.h"
+#include "pg/swap.h"
 
 PG_MODULE_MAGIC;
 
@@ -32,6 +34,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	mgrepl_guc_define();
+	mgrepl_swap_install();
 	mgrepl_shmem_install();
 	mgrepl_commit_install();
 	mgrepl_bfabort_install();

@@ -386,6 +386,58 @@ mgrepl_order_stop_wait_reached(MgReached what)
 		pg_atomic_fetch_sub_u32(&mgrepl_shared->n_waiters[what], 1);
 }
 
+/* The applier whose group holds `seqno`: of those at work the last that began at or below it. */
+static int
+applier_pid_locked(MgMonitor *m, uint64 seqno)
+{
+	uint64		best = 0;
+	int			pid = 0;
+
+	for (int i = 0; i < mgrepl_appliers; i++)
+	{
+		uint64		busy = pg_atomic_read_u64(&m->appliers[i].busy_seqno);
+
+		if (busy > best && busy <= seqno)
+		{
+			best = busy;
+			pid = m->appliers[i].pid;
+		}
+	}
+	return pid;
+}
+
+bool
+mgrepl_order_next(uint64 *seqno, char *text, size_t cap)
+{
+	MgMonitor  *m = &mgrepl_shared->monitor;
+	MgOrderEntry e;
+	int			pid = 0;
+	bool		any;
+
+	SpinLockAcquire(&m->mutex);
+	any = m->committed < m->published;
+	if (any)
+	{
+		e = *entry_at(m->committed + 1);
+		if (e.kind == MG_ORDER_REMOTE && e.taken)
+			pid = applier_pid_locked(m, e.seqno);
+	}
+	SpinLockRelease(&m->mutex);
+	if (!any)
+		return false;
+
+	*seqno = e.seqno;
+	if (e.kind == MG_ORDER_LOCAL)
+		snprintf(text, cap, "the session with pid %d commits it", mgrepl_proc((int) e.slot)->pid);
+	else if (e.kind == MG_ORDER_REMOTE && pid != 0)
+		snprintf(text, cap, "the applier with pid %d applies it; see pg_blocking_pids(%d)", pid, pid);
+	else if (e.kind == MG_ORDER_REMOTE)
+		snprintf(text, cap, "no applier has taken it");
+	else
+		snprintf(text, cap, "there is nothing to commit, it passes by");
+	return true;
+}
+
 void
 mgrepl_order_reset(uint64 seqno)
 {

@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "catalog/pg_replication_origin.h"
 #include "replication/origin.h"
+#include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -109,4 +110,19 @@ mgrepl_position_leave(void)
 	replorigin_session_origin_lsn = InvalidXLogRecPtr;
 	replorigin_session_origin_timestamp = 0;
 	replorigin_session_reset();
+}
+
+char *
+mgrepl_position_text(mg_seqno seqno)
+{
+	mg_uuid		uuid;
+	char		text[MG_UUID_TEXT_BYTES];
+
+	LWLockAcquire(mgrepl_shared->status_lock, LW_SHARED);
+	uuid = mgrepl_shared->uuid;
+	LWLockRelease(mgrepl_shared->status_lock);
+	if (mg_uuid_is_zero(&uuid))
+		return NULL;
+	mg_uuid_format(&uuid, text);
+	return psprintf("%s:" UINT64_FORMAT, text, seqno);
 }

@@ -33,4 +33,7 @@ extern void mgrepl_position_enter(mg_seqno seqno);
 /* After the commit or the abort: gives the origin back.  Does nothing if not entered. */
 extern void mgrepl_position_leave(void);
 
+/* "uuid:seqno" in this node's cluster; NULL outside of one. */
+extern char *mgrepl_position_text(mg_seqno seqno);
+
 #endif							/* MGREPL_POSITION_H */

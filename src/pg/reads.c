@@ -1,5 +1,5 @@
 /*
- * pg/reads.c - reads outside the primary component.
+ * pg/reads.c - reads, and attempts to write, outside the primary component.
  *
  * A node of a cluster that is not in the primary component may be behind what
  * the cluster has committed since, and does not know how far.  So it refuses to
@@ -13,8 +13,13 @@
  * ProcessUtility.  In the primary component both cost one load.  A cursor that
  * was opened there may be read to its end.
  *
- * A table that is written to is not looked at here: capture refuses that with
- * an error of its own.
+ * A donor in the primary component refuses in the same way if
+ * mgrepl.donor_rejects_queries says so (pg/donor.h).
+ *
+ * A statement that writes to such a table is refused at the same place, whatever
+ * the session has asked for.  Capture would refuse it, too, but only when it has
+ * changed a row; before that it may wait for the lock of a transaction whose
+ * COMMIT waits for the cluster, and so for as long as the node is cut off.
  */
 #include "postgres.h"
 
@@ -27,6 +32,7 @@
 #include "utils/lsyscache.h"
 
 #include "pg/commit.h"
+#include "pg/donor.h"
 #include "pg/error.h"
 #include "pg/guc.h"
 #include "pg/reads.h"
@@ -36,14 +42,13 @@
 
 static ExecutorStart_hook_type next_hook = NULL;
 
-/* May tables be read here and now, whichever they are? */
+/* May tables be used here and now, whichever they are? */
 static bool
-reads_anything(void)
+uses_anything(void)
 {
-	if (mgrepl_shared == NULL || mgrepl_node_takes_work())
+	if (mgrepl_shared == NULL || (mgrepl_node_takes_work() && !mgrepl_donor_rejects()))
 		return true;
-	return mgrepl_dirty_reads ||
-		pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_NO ||
+	return pg_atomic_read_u32(&mgrepl_shared->clustered) == MG_CLUSTERED_NO ||
 		mgrepl_is_applier || IsParallelWorker() || MyBackendType == B_AUTOVAC_WORKER ||
 		!mgrepl_in_database();
 }
@@ -60,17 +65,20 @@ is_replicated(Oid relid, char relkind)
 }
 
 static void
-refuse(void)
+check_read(void)
 {
 	const char *what = NULL;
 	bool		passing = false;
 
-	if (!mgrepl_clustered())
+	if (mgrepl_dirty_reads || !mgrepl_clustered())
 		return;
 	switch (mgrepl_node_state())
 	{
 		case MG_NODE_SYNCED:
+			return;
 		case MG_NODE_DONOR:
+			if (mgrepl_donor_rejects())
+				mgrepl_donor_refuse("reads of tables");
 			return;
 		case MG_NODE_OPEN:
 			what = "this node belongs to a cluster but has not joined it";
@@ -95,10 +103,18 @@ refuse(void)
 			 errhint("Use a node of the primary component, or SET mgrepl.dirty_reads = on to read what this one has; mgrepl.status says why it is in this state.")));
 }
 
+/* Before it waits for anybody's lock. */
+static void
+check_write(void)
+{
+	if (mgrepl_replicate)
+		mgrepl_commit_require_ready();
+}
+
 static void
 executor_start(QueryDesc *query, int flags)
 {
-	if (!reads_anything() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+	if (!uses_anything() && (flags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
 		ListCell   *cell;
 
@@ -106,12 +122,12 @@ executor_start(QueryDesc *query, int flags)
 		{
 			RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
 
-			if (rte->rtekind == RTE_RELATION && rte->rellockmode != RowExclusiveLock &&
-				is_replicated(rte->relid, rte->relkind))
-			{
-				refuse();
-				break;
-			}
+			if (rte->rtekind != RTE_RELATION || !is_replicated(rte->relid, rte->relkind))
+				continue;
+			if (rte->rellockmode == RowExclusiveLock)
+				check_write();
+			else
+				check_read();
 		}
 	}
 	if (next_hook != NULL)
@@ -125,11 +141,15 @@ mgrepl_reads_check_copy(const CopyStmt *stmt)
 {
 	Oid			relid;
 
-	if (stmt->is_from || stmt->relation == NULL || reads_anything())
+	if (stmt->relation == NULL || uses_anything())
 		return;
 	relid = RangeVarGetRelid(stmt->relation, NoLock, true);
-	if (OidIsValid(relid) && is_replicated(relid, get_rel_relkind(relid)))
-		refuse();
+	if (!OidIsValid(relid) || !is_replicated(relid, get_rel_relkind(relid)))
+		return;
+	if (stmt->is_from)
+		check_write();
+	else
+		check_read();
 }
 
 void

@@ -14,6 +14,7 @@
 #include "utils/wait_event.h"
 
 #include "pg/compat.h"
+#include "pg/donor.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
 
@@ -21,6 +22,7 @@
 #define CLUSTERED_WAIT_MS 10000
 
 MgShared   *mgrepl_shared = NULL;
+mg_recent  *mgrepl_recent = NULL;
 
 static shmem_request_hook_type prev_request_hook = NULL;
 static shmem_startup_hook_type prev_startup_hook = NULL;
@@ -45,12 +47,18 @@ shared_size(void)
 	return size;
 }
 
+static Size
+recent_size(void)
+{
+	return mgrepl_gcache_mem_size_kb > 0 ? mg_recent_size((uint64) mgrepl_gcache_mem_size_kb * 1024) : 0;
+}
+
 static void
 request_hook(void)
 {
 	if (prev_request_hook)
 		prev_request_hook();
-	RequestAddinShmemSpace(shared_size());
+	RequestAddinShmemSpace(add_size(shared_size(), recent_size()));
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
@@ -90,6 +98,10 @@ startup_hook(void)
 			pg_atomic_init_u32(&s->n_waiters[i], 0);
 		}
 		pg_atomic_init_u32(&s->command.stage, 0);
+		mgrepl_transfer_init(&s->transfer);
+		mgrepl_donor_shmem_init();
+		SpinLockInit(&s->notices.mutex);
+		s->notices.procno = -1;
 		pg_atomic_init_u32(&s->monitor.n_dep_waiters, 0);
 		for (int i = 0; i < MGREPL_ORDER_ENTRIES; i++)
 			s->monitor.entries[i].owner = -1;
@@ -111,6 +123,15 @@ startup_hook(void)
 			pg_atomic_init_u64(&slot->doomed, 0);
 			pg_atomic_init_u64(&slot->doomed_by, 0);
 			pg_atomic_init_u64(&slot->waits_until, 0);
+		}
+	}
+	if (recent_size() > 0)
+	{
+		mgrepl_recent = ShmemInitStruct("mgrepl recent", recent_size(), &found);
+		if (!found)
+		{
+			memset(mgrepl_recent, 0, recent_size());
+			(void) mg_recent_init(mgrepl_recent, (uint64) mgrepl_gcache_mem_size_kb * 1024);
 		}
 	}
 	LWLockRelease(AddinShmemInitLock);

@@ -14,6 +14,7 @@
 #define MGREPL_SHMEM_H
 
 #include "postgres.h"
+#include "datatype/timestamp.h"
 #include "port/atomics.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
@@ -21,6 +22,7 @@
 
 #include "core/base.h"
 #include "host/segment.h"
+#include "pg/transfer.h"
 
 /* A writeset up to this size travels through its slot, a larger one through a file. */
 #define MGREPL_SLOT_BYTES		8192
@@ -168,13 +170,64 @@ typedef enum MgClustered
 	MG_CLUSTERED_UNKNOWN = 2	/* the server has just started, the provider is finding out */
 } MgClustered;
 
+/* ---- donor (pg/donor.c) ---- */
+#define MGREPL_DONATIONS_MAX	4	/* sessions at once */
+#define MGREPL_PINS_MAX			8	/* and those that have just ended */
+
+/* Someone copies this node's data, or has done so and will ask for the writesets behind it. */
+typedef struct MgDonation
+{
+	bool		used;			/* [lock: mutex of MgDonations] */
+	int			pid;			/* of the session, 0: it has ended [lock: mutex of MgDonations] */
+	char		joiner[MG_NAME_BYTES_MAX];	/* [lock: mutex of MgDonations] */
+	TimestampTz since;			/* [lock: mutex of MgDonations] */
+	TimestampTz pinned_until;	/* when the session has ended [lock: mutex of MgDonations] */
+	uint64		pinned;			/* the log is kept from behind this seqno on [lock: mutex of MgDonations] */
+	uint64		data_bytes;		/* to be copied [lock: mutex of MgDonations] */
+	uint32		member_before;	/* a member that had the joiner's name, 0: none [lock: mutex of MgDonations] */
+} MgDonation;
+
+typedef struct MgDonations
+{
+	slock_t		mutex;
+	bool		desynced;		/* by mgrepl.desync() [lock: mutex; read alone without it] */
+	char		desynced_by[NAMEDATALEN];	/* [lock: mutex] */
+	TimestampTz desynced_since;	/* [lock: mutex] */
+	MgDonation	entries[MGREPL_PINS_MAX];	/* [lock: mutex] */
+	pg_atomic_uint32 n_active;	/* sessions [atomic, written with the lock] */
+	pg_atomic_uint32 n_pins;	/* used entries [atomic, written with the lock] */
+	pg_atomic_uint32 change;	/* counts changes [atomic, written with the lock] */
+	pg_atomic_uint32 acts;		/* the provider acts upon changes up to this one [atomic] */
+} MgDonations;
+
+/* ---- changes of the node's state that have not been told yet (bgworkers/notifier.c) ---- */
+#define MGREPL_NOTICES_MAX	32
+
+typedef struct MgNotice
+{
+	uint8		from;			/* MgNodeState */
+	uint8		to;				/* MgNodeState */
+	char		reason[MG_REASON_BYTES_MAX];
+} MgNotice;
+
+typedef struct MgNotices
+{
+	slock_t		mutex;
+	int			procno;			/* of the notifier, -1: none [lock: mutex] */
+	uint32		head;			/* [lock: mutex] */
+	uint32		tail;			/* [lock: mutex] */
+	MgNotice	ring[MGREPL_NOTICES_MAX];	/* [lock: mutex] */
+} MgNotices;
+
 /* A command from SQL to the provider; one at a time. */
 typedef enum MgCommandKind
 {
 	MG_COMMAND_NONE = 0,
 	MG_COMMAND_BOOTSTRAP,		/* argument: "force" or empty */
 	MG_COMMAND_JOIN,
-	MG_COMMAND_LEAVE
+	MG_COMMAND_LEAVE,
+	MG_COMMAND_REBUILD,			/* argument: as for JOIN, or empty */
+	MG_COMMAND_FREEZE			/* argument: first seqno that the log keeps, empty: as now, "off" */
 } MgCommandKind;
 
 typedef struct MgCommand
@@ -224,6 +277,9 @@ typedef struct MgShared
 
 	MgMonitor	monitor;
 	MgCommand	command;
+	MgTransfer	transfer;		/* of a snapshot to this node */
+	MgDonations donations;
+	MgNotices	notices;
 
 	/* published by the provider [lock: status_lock] */
 	LWLock	   *status_lock;
@@ -243,6 +299,7 @@ typedef struct MgShared
 } MgShared;
 
 extern MgShared *mgrepl_shared;	/* NULL when the library was not preloaded */
+extern mg_recent *mgrepl_recent;	/* mgrepl.gcache_mem_size: newest records of the log; NULL: none */
 
 extern void mgrepl_shmem_install(void);		/* from _PG_init: hooks for request and startup */
 extern MgSlot *mgrepl_slot(uint32 slot);	/* slot number = proc number */

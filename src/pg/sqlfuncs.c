@@ -35,11 +35,13 @@
 #include "pg/commit.h"
 #include "pg/compat.h"
 #include "pg/counters.h"
+#include "pg/donor.h"
 #include "pg/error.h"
 #include "pg/guc.h"
+#include "pg/position.h"
 #include "pg/shmem.h"
 
-#define MGREPL_VERSION "1.0"
+#define MGREPL_VERSION MGREPL_EXTENSION_VERSION
 
 /* A lost wake-up costs this much at most. */
 #define COMMAND_POLL_MS 100
@@ -58,6 +60,9 @@ typedef enum CommandStage
 PG_FUNCTION_INFO_V1(mgrepl_bootstrap);
 PG_FUNCTION_INFO_V1(mgrepl_join);
 PG_FUNCTION_INFO_V1(mgrepl_leave);
+PG_FUNCTION_INFO_V1(mgrepl_gcache_freeze);
+PG_FUNCTION_INFO_V1(mgrepl_gcache_unfreeze);
+PG_FUNCTION_INFO_V1(mgrepl_rebuild);
 PG_FUNCTION_INFO_V1(mgrepl_install_capture);
 PG_FUNCTION_INFO_V1(mgrepl_gtid);
 PG_FUNCTION_INFO_V1(mgrepl_wait_for_seqno);
@@ -167,6 +172,12 @@ command_run(MgCommandKind kind, const char *argument)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s", message[0] ? message : "the provider refused the command"),
 				 hint[0] ? errhint("%s", hint) : 0));
+	if (hint[0])
+		ereport(WARNING, (errmsg("%s", hint)));	/* what it has cost */
+	if (hint[0] != '\0')
+		ereport(NOTICE,
+				(errmsg("%s", message),
+				 errhint("%s", hint)));
 }
 
 /*
@@ -192,26 +203,10 @@ command_prepare(const char *function)
 				 errhint("Call it as a statement of its own.")));
 }
 
-/* "uuid:seqno" of the last writeset committed here; NULL outside a cluster. */
-static char *
-gtid_text(void)
-{
-	mg_uuid		uuid;
-	char		text[MG_UUID_TEXT_BYTES];
-
-	LWLockAcquire(mgrepl_shared->status_lock, LW_SHARED);
-	uuid = mgrepl_shared->uuid;
-	LWLockRelease(mgrepl_shared->status_lock);
-	if (mg_uuid_is_zero(&uuid))
-		return NULL;
-	mg_uuid_format(&uuid, text);
-	return psprintf("%s:" UINT64_FORMAT, text, mgrepl_order_committed());
-}
-
 static Datum
 gtid_datum(FunctionCallInfo fcinfo)
 {
-	char	   *text = gtid_text();
+	char	   *text = mgrepl_position_text(mgrepl_order_committed());
 
 	if (text == NULL)
 		PG_RETURN_NULL();
@@ -251,15 +246,13 @@ mgrepl_bootstrap(PG_FUNCTION_ARGS)
 	return gtid_datum(fcinfo);
 }
 
-Datum
-mgrepl_join(PG_FUNCTION_ARGS)
+/* "gcomm://a,b?option" or "a,b" -> "a,b"; ERROR if it is not a list of addresses. */
+static char *
+address_list(char *address)
 {
-	char	   *address;
 	char	   *list;
 	int			n;
 
-	command_prepare("mgrepl.join()");
-	address = PG_ARGISNULL(0) ? pstrdup(mgrepl_cluster_address) : text_to_cstring(PG_GETARG_TEXT_PP(0));
 	if (address[0] != '\0' && strstr(address, "://") == NULL)
 		address = psprintf("gcomm://%s", address);
 
@@ -284,10 +277,31 @@ mgrepl_join(PG_FUNCTION_ARGS)
 		ereport(WARNING,
 				(errmsg("the options of the cluster address have no meaning in this version")));
 	list[strcspn(list, "?")] = '\0';
+	return list;
+}
 
-	require_capture();
+/* Where the data does not belong to a cluster it is replaced: nothing to capture. */
+Datum
+mgrepl_join(PG_FUNCTION_ARGS)
+{
+	char	   *list;
+
+	command_prepare("mgrepl.join()");
+	list = address_list(PG_ARGISNULL(0) ? pstrdup(mgrepl_cluster_address) : text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	if (mgrepl_clustered())
+		require_capture();
 	command_run(MG_COMMAND_JOIN, list);
 	return gtid_datum(fcinfo);
+}
+
+Datum
+mgrepl_rebuild(PG_FUNCTION_ARGS)
+{
+	char	   *address = PG_ARGISNULL(0) ? pstrdup(mgrepl_cluster_address) : text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	command_prepare("mgrepl.rebuild()");
+	command_run(MG_COMMAND_REBUILD, address[0] == '\0' ? "" : address_list(address));
+	PG_RETURN_VOID();
 }
 
 Datum
@@ -295,6 +309,34 @@ mgrepl_leave(PG_FUNCTION_ARGS)
 {
 	command_prepare("mgrepl.leave()");
 	command_run(MG_COMMAND_LEAVE, "");
+	PG_RETURN_VOID();
+}
+
+/* Without a seqno: from what the members of now may still ask for. */
+Datum
+mgrepl_gcache_freeze(PG_FUNCTION_ARGS)
+{
+	char		argument[32] = "";
+
+	command_prepare("mgrepl.gcache_freeze()");
+	if (!PG_ARGISNULL(0))
+	{
+		if (PG_GETARG_INT64(0) <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("the seqno must be positive"),
+					 errhint("SELECT mgrepl.gcache_unfreeze() ends a freeze.")));
+		snprintf(argument, sizeof(argument), INT64_FORMAT, PG_GETARG_INT64(0));
+	}
+	command_run(MG_COMMAND_FREEZE, argument);
+	PG_RETURN_INT64((int64) pg_atomic_read_u64(&mgrepl_shared->counters[MG_COUNTER_GCACHE_FROZEN_AT]));
+}
+
+Datum
+mgrepl_gcache_unfreeze(PG_FUNCTION_ARGS)
+{
+	command_prepare("mgrepl.gcache_unfreeze()");
+	command_run(MG_COMMAND_FREEZE, "off");
 	PG_RETURN_VOID();
 }
 
@@ -410,6 +452,8 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 	char		uuid[MG_UUID_TEXT_BYTES];
 	const char *leader = NULL;
 	uint64		published;
+	uint64		next;
+	char		who[MG_REASON_BYTES_MAX];
 
 	for (uint32 i = 0; i < status->n_members; i++)
 		if (status->members[i].id == status->leader_id && status->leader_id != 0)
@@ -423,6 +467,8 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 	put_row(rsinfo, "node_state", mgrepl_node_state_name(state), "state of this node");
 	put_row(rsinfo, "node_state_reason", status->state_reason[0] ? status->state_reason : NULL,
 			"why it is in this state");
+	put_row(rsinfo, "desynced", mgrepl_donor_why(),
+			"why flow control does not wait for this node: joiners that it donates to, mgrepl.desync()");
 	put_row(rsinfo, "cluster_name", mgrepl_cluster_name, "name of the cluster");
 	put_row(rsinfo, "cluster_uuid", mg_uuid_is_zero(&status->uuid) ? NULL : uuid,
 			"identity of the cluster's history");
@@ -435,13 +481,15 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 	put_number(rsinfo, "committed_seqno", mgrepl_order_committed(),
 			   "all writesets up to this one are committed here");
 	put_number(rsinfo, "delivered", published, "all writesets up to this one are ordered and certified here");
+	put_row(rsinfo, "next_commit", mgrepl_order_next(&next, who, sizeof(who)) ? psprintf("seqno " UINT64_FORMAT ": %s", next, who) : NULL,
+			"which writeset is to be committed here next, and by whom; empty: all that are delivered are committed");
 	put_number(rsinfo, "log_last", status->log_last,
 			   "the writeset log of this node reaches up to here; if members are lost for good, bootstrap the node with the highest");
 	put_number(rsinfo, "flushed_everywhere", pg_atomic_read_u64(&mgrepl_shared->reached[MG_REACHED_FLUSHED_EVERYWHERE]),
 			   "all writesets up to this one are on the disk of every member that is not suspected; 0: no majority is heard");
 	put_number(rsinfo, "applied_everywhere", pg_atomic_read_u64(&mgrepl_shared->reached[MG_REACHED_APPLIED_EVERYWHERE]),
 			   "all writesets up to this one are committed on every member that is not suspected; 0: no majority is heard");
-	put_row(rsinfo, "gtid", gtid_text(), "position of this node's data");
+	put_row(rsinfo, "gtid", mgrepl_position_text(mgrepl_order_committed()), "position of this node's data");
 	put_number(rsinfo, "protocol_version", MG_PROTOCOL_VERSION, "version of what the nodes speak");
 	put_row(rsinfo, "version", MGREPL_VERSION, "version of mgrepl");
 }

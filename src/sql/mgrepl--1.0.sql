@@ -44,6 +44,27 @@ REVOKE ALL ON FUNCTION mgrepl.leave() FROM PUBLIC;
 COMMENT ON FUNCTION mgrepl.leave() IS
 'leaves the cluster in order: the others do not count this node any longer';
 
+CREATE FUNCTION mgrepl.rebuild(address text DEFAULT NULL) RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_rebuild';
+REVOKE ALL ON FUNCTION mgrepl.rebuild(text) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.rebuild(text) IS
+'replaces this node''s data by a snapshot of a member''s, whatever it is (default: a member that it knows); the server restarts by itself';
+
+CREATE FUNCTION mgrepl.gcache_freeze(seqno bigint DEFAULT NULL) RETURNS bigint
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_gcache_freeze';
+REVOKE ALL ON FUNCTION mgrepl.gcache_freeze(bigint) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.gcache_freeze(bigint) IS
+'this node''s writeset log keeps everything from this seqno on (default: what the present members may need), up to its hard limit, also after a restart; returns the seqno';
+
+CREATE FUNCTION mgrepl.gcache_unfreeze() RETURNS void
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_gcache_unfreeze';
+REVOKE ALL ON FUNCTION mgrepl.gcache_unfreeze() FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.gcache_unfreeze() IS
+'ends mgrepl.gcache_freeze()';
+
 -- State ---------------------------------------------------------------------
 
 CREATE FUNCTION mgrepl.gtid() RETURNS text
@@ -107,6 +128,107 @@ COMMENT ON COLUMN mgrepl.members.flushed IS 'has made its log durable up to this
 COMMENT ON COLUMN mgrepl.members.committed IS 'has committed up to this seqno';
 COMMENT ON COLUMN mgrepl.members.silent_ms IS 'milliseconds since its last sign of life';
 
+-- Giving data to a joiner, and backups ---------------------------------------
+
+-- No REVOKE: it checks for superuser or REPLICATION itself.
+CREATE FUNCTION mgrepl.donate(joiner text,
+    OUT gtid text, OUT server_version_num integer, OUT catalog_version integer,
+    OUT block_size integer, OUT wal_segment_size bigint, OUT data_checksums boolean,
+    OUT "collate" text, OUT ctype text, OUT locale_provider text, OUT collation_version text,
+    OUT data_bytes bigint, OUT tablespaces jsonb, OUT extension_version text)
+RETURNS record
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_donate';
+COMMENT ON FUNCTION mgrepl.donate(text) IS
+'makes this node DONOR for that joiner, and keeps its writeset log, as long as this session lives; returns what the joiner''s server must agree with, and sizes (data_bytes: without tablespaces, each of which has its own)';
+
+CREATE FUNCTION mgrepl.desync(enabled boolean) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_desync';
+REVOKE ALL ON FUNCTION mgrepl.desync(boolean) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.desync(boolean) IS
+'true: flow control does not wait for this node (for a backup or maintenance), until false or a restart of the server';
+
+CREATE FUNCTION mgrepl.donation_rows(
+    OUT joiner text, OUT pid integer, OUT started_at timestamptz, OUT data_bytes bigint,
+    OUT log_kept_from bigint, OUT log_kept_until timestamptz)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mgrepl_donation_rows';
+COMMENT ON FUNCTION mgrepl.donation_rows() IS
+'joiners that this node donates to (pid: of the session), or has donated to and still keeps its writeset log for (pid is null)';
+
+CREATE FUNCTION mgrepl.joining_rows(
+    OUT peer text, OUT method text, OUT phase text, OUT bytes_done bigint, OUT bytes_total bigint,
+    OUT started_at timestamptz, OUT seconds double precision, OUT error text)
+RETURNS SETOF record
+LANGUAGE C VOLATILE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', 'mgrepl_joining_rows';
+COMMENT ON FUNCTION mgrepl.joining_rows() IS
+'internal: the transfer of a snapshot to this node, if there is or was one; seconds: how long it has copied';
+
+-- As its owner, so that who may see the view may see a donor's walsender.
+CREATE FUNCTION mgrepl.transfer_rows(
+    OUT role text, OUT peer text, OUT method text, OUT phase text,
+    OUT bytes_done bigint, OUT bytes_total bigint,
+    OUT started_at timestamptz, OUT seconds double precision, OUT error text)
+RETURNS SETOF record
+LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'donor', d.joiner, b.method, coalesce(b.phase, 'session of the joiner is open'),
+           b.backup_streamed, coalesce(b.backup_total, d.data_bytes),
+           d.started_at, b.seconds, NULL::text
+    FROM mgrepl.donation_rows() AS d
+    LEFT JOIN LATERAL (
+        SELECT 'basebackup' AS method, p.phase, p.backup_streamed, p.backup_total,
+               extract(epoch FROM clock_timestamp() - a.backend_start)::double precision AS seconds
+        FROM pg_stat_progress_basebackup AS p JOIN pg_stat_activity AS a USING (pid)
+        WHERE a.application_name = left('mgrepl sst ' || d.joiner, 63)
+        ORDER BY a.backend_start DESC LIMIT 1) AS b ON true
+    WHERE d.pid IS NOT NULL
+    UNION ALL
+    SELECT 'joiner', j.peer, j.method, j.phase, j.bytes_done, j.bytes_total, j.started_at, j.seconds, j.error
+    FROM mgrepl.joining_rows() AS j
+$$;
+COMMENT ON FUNCTION mgrepl.transfer_rows() IS
+'internal: rows of the view mgrepl.transfer_progress';
+
+CREATE VIEW mgrepl.transfer_progress AS
+    SELECT t.role, t.peer, t.method, t.phase, t.bytes_done, t.bytes_total,
+           least(round(100.0 * t.bytes_done / nullif(t.bytes_total, 0), 1), 100.0) AS percent,
+           (t.bytes_done / nullif(t.seconds, 0))::bigint AS bytes_per_second,
+           CASE WHEN t.bytes_done > 0 AND t.seconds IS NOT NULL
+                THEN (t.seconds * greatest(t.bytes_total - t.bytes_done, 0) / t.bytes_done)::bigint END AS seconds_left,
+           t.started_at, t.error
+    FROM mgrepl.transfer_rows() AS t;
+COMMENT ON VIEW mgrepl.transfer_progress IS
+'transfers of a whole copy of the data from or to this node';
+COMMENT ON COLUMN mgrepl.transfer_progress.role IS 'donor: this node gives its data; joiner: it gets a member''s';
+COMMENT ON COLUMN mgrepl.transfer_progress.peer IS 'name of the other node';
+COMMENT ON COLUMN mgrepl.transfer_progress.method IS 'how it is copied (mgrepl.sst_method of the joiner); null: not known here';
+COMMENT ON COLUMN mgrepl.transfer_progress.phase IS 'what is being done';
+COMMENT ON COLUMN mgrepl.transfer_progress.bytes_done IS 'bytes copied so far; null: not known here';
+COMMENT ON COLUMN mgrepl.transfer_progress.bytes_total IS 'bytes to copy; an estimate';
+COMMENT ON COLUMN mgrepl.transfer_progress.percent IS 'how much of it is done';
+COMMENT ON COLUMN mgrepl.transfer_progress.bytes_per_second IS 'mean rate since the copying began';
+COMMENT ON COLUMN mgrepl.transfer_progress.seconds_left IS 'time left at that rate';
+COMMENT ON COLUMN mgrepl.transfer_progress.started_at IS 'when the transfer began';
+COMMENT ON COLUMN mgrepl.transfer_progress.error IS 'why the last attempt failed; null: it has not';
+
+CREATE FUNCTION mgrepl.backup_label() RETURNS text
+LANGUAGE C VOLATILE PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mgrepl_backup_label';
+COMMENT ON FUNCTION mgrepl.backup_label() IS
+'what to record with a backup that begins now: GTID, node, cluster, state and time, a line each; NULL outside a cluster';
+
+CREATE FUNCTION mgrepl.mark(name text) RETURNS text
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_mark';
+REVOKE ALL ON FUNCTION mgrepl.mark(text) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.mark(text) IS
+'writes a restore point of this name into the WAL of every node, at one and the same seqno; returns the GTID at which a recovery with recovery_target_name ends';
+
 -- Comparing nodes -----------------------------------------------------------
 
 -- Independent of the rows' order; the settings that change how a value is
@@ -152,7 +274,7 @@ COMMENT ON FUNCTION mgrepl.database_hash() IS
 -- Rights --------------------------------------------------------------------
 
 GRANT USAGE ON SCHEMA mgrepl TO PUBLIC;
-GRANT SELECT ON mgrepl.status, mgrepl.members TO PUBLIC;
+GRANT SELECT ON mgrepl.status, mgrepl.members, mgrepl.transfer_progress TO PUBLIC;
 
 -- Tables that are here already are captured from now on.
 SELECT mgrepl.install_capture();

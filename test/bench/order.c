@@ -561,7 +561,7 @@ tick(void)
 	if (me.log != NULL && me.now - me.last_release >= RELEASE_US)
 	{
 		me.last_release = me.now;
-		mg_log_release(me.log, me.needed);
+		mg_log_release(me.log, me.needed, me.needed);
 	}
 	in = input(MG_IN_TICK);
 	step(&in);

@@ -2,12 +2,14 @@
  * test/fuzz/fuzz_statefile.c - arbitrary bytes as a state file.
  *
  * The file lies in memory (memfd) and is read through its name below /proc.
- * Tried as it is; then magic, version and length are made right, then the
- * checksum too, so that every further check is met.  What is read is the body,
- * whole, and a reader with less room is refused.
+ * Tried as it is, then as the one slot of the first version: magic, version and
+ * length are made right, then the checksum too, so that every further check is
+ * met.  Then they hurt a file of four slots, anywhere.  What is read is whole, and
+ * a reader with less room is refused.
  */
 #include "host/statefile.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -15,6 +17,7 @@
 #include "core/buf.h"
 
 #define HEADER_BYTES	16
+#define FILE_BYTES		16384
 
 extern int	LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -40,8 +43,8 @@ try_file(const uint8_t *bytes, size_t size)
 	status = mg_statefile_read(path, body, size, &len);
 	if (status == MG_OK)
 	{
-		MG_ASSERT(len + HEADER_BYTES == size && len <= MG_STATEFILE_BYTES_MAX);
-		MG_ASSERT(len == 0 || memcmp(body, bytes + HEADER_BYTES, len) == 0);
+		MG_ASSERT(len + HEADER_BYTES <= size && len <= MG_STATEFILE_BYTES_MAX);
+		MG_ASSERT(len == 0 || memmem(bytes, size, body, len) != NULL);
 		if (len > 0)
 			MG_ASSERT(mg_statefile_read(path, body, len - 1, &len) == MG_E_TOO_BIG);
 	}
@@ -52,6 +55,48 @@ try_file(const uint8_t *bytes, size_t size)
 	return status;
 }
 
+/* A file of four slots, of which the bytes overwrite something: { u16 where, u8 how many, what } */
+static void
+try_slots(const uint8_t *data, size_t size)
+{
+	static uint8_t whole[FILE_BYTES];
+	static uint8_t hurt[FILE_BYTES];
+	char		path[64];
+	uint8_t		body[8];
+	size_t		len = 0;
+	int			fd;
+
+	if (whole[0] == 0)
+	{
+		snprintf(path, sizeof(path), "/tmp/fuzz_statefile.%d", (int) getpid());
+		MG_ASSERT(mg_statefile_write(path, "older", 5) == MG_OK && mg_statefile_write(path, "old", 3) == MG_OK &&
+				  mg_statefile_write(path, "new", 3) == MG_OK);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		MG_ASSERT(fd >= 0 && read(fd, whole, sizeof(whole)) == FILE_BYTES);
+		close(fd);
+		unlink(path);
+	}
+	memcpy(hurt, whole, sizeof(hurt));
+	while (size > 3)
+	{
+		size_t		at = mg_load_u16(data) % FILE_BYTES;
+		size_t		n = data[2];
+
+		data += 3;
+		size -= 3;
+		for (; n > 0 && size > 0 && at < FILE_BYTES; n--, size--)
+			hurt[at++] ^= *data++;
+	}
+	fd = memfd_create("slots", MFD_CLOEXEC);
+	MG_ASSERT(fd >= 0 && write(fd, hurt, sizeof(hurt)) == FILE_BYTES);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+
+	/* A checksum can be forged, so what is read is not judged here: test_host_statefile does that. */
+	if (mg_statefile_read(path, body, sizeof(body), &len) == MG_OK)
+		MG_ASSERT(len <= sizeof(body));
+	close(fd);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -59,6 +104,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t		body;
 
 	(void) try_file(data, size);
+	try_slots(data, size);
 	if (size < HEADER_BYTES)
 		return 0;
 	bytes = mg_alloc(size);

@@ -129,6 +129,35 @@ sub add_node
 	return $i;
 }
 
+# A server made anew, that has nothing in common with the cluster; it is left alone.  Returns its number.
+sub add_lone
+{
+	my ($self, %p) = @_;
+	my $node = $self->_make_node;
+	my $i    = $self->size;
+	$node->init(allows_streaming => 1, extra => [ '--encoding=UTF8', '--locale=C', @{ $p{initdb} // [] } ]);
+	$self->_configure($i, conf => $p{conf});
+	$self->start_node($i);
+	$self->sql($i, 'CREATE EXTENSION mgrepl');
+	return $i;
+}
+
+# Settings with which a node can give and take snapshots: it must be reached by TCP.
+our $transfer_conf = q{
+listen_addresses = '127.0.0.1'
+mgrepl.sst_conninfo = 'user=postgres'
+};
+
+# Tells a node to join with a snapshot and waits until it has it; the server restarts meanwhile.
+sub join_by_snapshot
+{
+	my ($self, $i, $through, $seconds) = @_;
+	my $r = $self->try($i, "SELECT mgrepl.join('gcomm://" . $self->address($through // 1) . "')");
+	croak "node $i: join: $r->{err}" unless $r->{ok};
+	$self->wait_synced($i, $seconds);
+	return $r;
+}
+
 sub join_node
 {
 	my ($self, $i, $through) = @_;

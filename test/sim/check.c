@@ -152,6 +152,8 @@ oracle_conclude(world *w, mg_seqno seqno, const sim_history *x)
 
 /* -------------------------------------------------------------------- history */
 
+static bool view_survives(world *w, const mg_view *view, const sim_host *without);
+
 void
 check_lost(world *w, mg_seqno seqno)
 {
@@ -166,6 +168,22 @@ check_lost(world *w, mg_seqno seqno)
 		w->lost_cap = cap;
 	}
 	w->lost[seqno] = 1;
+}
+
+void
+check_log_lost(world *w, const sim_host *h)
+{
+	for (mg_seqno s = h->log.first; s <= h->log.last; s++)
+		check_lost(w, s);
+}
+
+void
+check_destroyed(world *w, sim_host *h)
+{
+	h->destroyed = true;
+	h->destroyed_at = w->n_history;
+	if (h->identity != 0 && w->n_dead < sizeof(w->dead) / sizeof(w->dead[0]))
+		w->dead[w->n_dead++] = h->identity;
 }
 
 static bool
@@ -316,6 +334,28 @@ check_client_told(world *w, mg_seqno seqno)
 				 (unsigned long long) id, (unsigned long long) seqno, t->state);
 }
 
+/*
+ * A flipped bit that nobody has met yet, on a disk that the view cannot do
+ * without because the others have left it since: it does not happen.
+ */
+static void
+mend_what_is_needed(world *w, const mg_view *view)
+{
+	if (view_survives(w, view, NULL))
+		return;
+	for (int i = 0; i < w->n; i++)
+	{
+		sim_host   *h = &w->hosts[i];
+
+		if (h->running && h->destroyed && h->log.n_bad > 0 && !h->log.damaged && mg_view_find(view, h->identity) >= 0)
+		{
+			TRACE(w, i, "the log is whole again");
+			log_unspoil(&h->log);
+			h->destroyed = false;
+		}
+	}
+}
+
 /* The first delivery of the next seqno. */
 static void
 history_add(world *w, sim_host *h, mg_seqno seqno, const sim_record *record, sim_entry *e, bool passed)
@@ -378,6 +418,8 @@ history_add(world *w, sim_host *h, mg_seqno seqno, const sim_record *record, sim
 			w->sum.rejoined_views++;
 	}
 	oracle_conclude(w, seqno, x);
+	if (x->e.view != NULL)
+		mend_what_is_needed(w, x->e.view);
 }
 
 void
@@ -488,9 +530,17 @@ check_alone(world *w, sim_host *h)
 	}
 	if (h->alone_us == 0 || h->alone_us < w->stirred_us)
 		h->alone_us = w->now;
-	if (host_is(h, MG_STATE_SYNCED) && w->now - h->alone_us > 2 * w->suspect_us + SECOND / 2)
+	if (host_works(h) && w->now - h->alone_us > 2 * w->suspect_us + SECOND / 2)
 		sim_fail(w, "%s has less than a majority for %lld ms and still takes writes", h->name,
 				 (long long) ((w->now - h->alone_us) / MS));
+}
+
+static bool
+is_weightless(const mg_view *view, mg_member_id id)
+{
+	int			m = mg_view_find(view, id);
+
+	return m >= 0 && view->members[m].weight == 0;
 }
 
 void
@@ -512,6 +562,8 @@ check_host(world *w, sim_host *h)
 		TRACE(w, h->index, "leads epoch %llu", (unsigned long long) epoch);
 		if (h->role == MG_ROLE_ARBITRATOR)
 			sim_fail(w, "the arbitrator %s leads", h->name);
+		if (is_weightless(mg_node_view(h->node), h->identity))
+			sim_fail(w, "%s leads, whose weight is 0", h->name);
 		if (epoch < EPOCHS_MAX)
 		{
 			if (w->epoch_leader[epoch] != 0 && w->epoch_leader[epoch] != h->index + 1)
@@ -527,7 +579,7 @@ check_host(world *w, sim_host *h)
 			h->restart_in_us = spread(w, 20 * MS, 3 * SECOND);
 		}
 	}
-	if (h->destroyed && state == MG_STATE_SYNCED && h->log.n_bad == 0 &&
+	if (h->destroyed && host_works(h) && h->log.n_bad == 0 &&
 		(h->role == MG_ROLE_ARBITRATOR || h->log.flushed >= h->destroyed_at))
 		h->destroyed = false;
 	if (mg_node_delivered(h->node) > mg_node_held(h->node) && h->role == MG_ROLE_DATA)
@@ -586,6 +638,24 @@ view_survives(world *w, const mg_view *view, const sim_host *without)
 	return left * 2 > all && data_left * 2 > data && (!arbitrated || somebody_has_all(w, without));
 }
 
+/* Do all of its members that hold data, `without` this one, know the last view as delivered? */
+static bool
+all_know_the_view(const world *w, const sim_host *without)
+{
+	const mg_view *view = w->history[w->last_view].e.view;
+
+	for (uint32_t m = 0; m < view->n; m++)
+	{
+		int			i = world_host_of(w, view->members[m].address);
+		const sim_host *h = i >= 0 ? &w->hosts[i] : NULL;
+
+		if (h != NULL && h != without && h->role == MG_ROLE_DATA &&
+			(!h->running || mg_node_delivered(h->node) < view->members_id))
+			return false;
+	}
+	return true;
+}
+
 /* The promise needs a majority of the last view's disks: the run leaves it one, in every view on its way. */
 bool
 check_may_destroy(world *w, const sim_host *h)
@@ -595,6 +665,14 @@ check_may_destroy(world *w, const sim_host *h)
 		return false;
 	if (w->last_view == 0 || !view_survives(w, w->history[w->last_view].e.view, h))
 		return false;
+	if (!all_know_the_view(w, h))
+	{
+		/* To them the members before count as well. */
+		mg_seqno	before = w->history[w->history[w->last_view].e.view->members_id].view_before;
+
+		if (before != 0 && !view_survives(w, w->history[before].e.view, h))
+			return false;
+	}
 	for (int i = 0; i < w->n; i++)
 	{
 		sim_host   *o = &w->hosts[i];
@@ -613,6 +691,105 @@ check_may_destroy(world *w, const sim_host *h)
 			}
 	}
 	return true;
+}
+
+/* ----------------------------------------------------------------- the operator */
+
+static bool
+is_dead(const world *w, mg_member_id id)
+{
+	for (uint32_t k = 0; k < w->n_dead; k++)
+		if (w->dead[k] == id)
+			return true;
+	return false;
+}
+
+/*
+ * Those of this view that are still there do not suffice for it, and what is
+ * missing was destroyed, or holds what memory has lost.
+ */
+static bool
+is_beyond_repair(const world *w, const mg_view *view)
+{
+	uint64_t	all = 0,
+				there = 0;
+	mg_seqno	data = 0,
+				log = 0;
+	bool		explained = false;
+
+	for (uint32_t m = 0; m < view->n; m++)
+	{
+		int			i = world_host_of(w, view->members[m].address);
+		const sim_host *h = i >= 0 ? &w->hosts[i] : NULL;
+
+		all += view->members[m].weight;
+		if (h == NULL || !h->running || mg_node_self(h->node) != view->members[m].id || host_is(h, MG_STATE_INCONSISTENT))
+		{
+			explained = explained || is_dead(w, view->members[m].id) || (h != NULL && h->store.orphan);
+			continue;
+		}
+		there += view->members[m].weight;
+		if (h->role == MG_ROLE_DATA && h->store.committed > data)
+			data = h->store.committed;
+		if (h->role == MG_ROLE_DATA && h->log.last > log)
+			log = h->log.last;
+	}
+	return there * 2 <= all ? explained : data > log;
+}
+
+bool
+check_needs_operator(world *w)
+{
+	if (w->last_view != 0 && is_beyond_repair(w, w->history[w->last_view].e.view))
+		return true;
+	for (int i = 0; i < w->n; i++)
+	{
+		sim_host   *h = &w->hosts[i];
+		bool		yes = false;
+
+		/* The newest view in its log: the node cannot do without its members. */
+		if (h->running && h->view_id > w->last_view && log_has(&h->log, h->view_id) &&
+			log_at(&h->log, h->view_id)->bytes[2] == MG_ENTRY_VIEW)
+		{
+			sim_entry	e;
+
+			entry_parse(w, log_at(&h->log, h->view_id)->bytes, log_at(&h->log, h->view_id)->len, &e);
+			yes = is_beyond_repair(w, e.view);
+			entry_free(&e);
+		}
+		if (yes)
+			return true;
+	}
+	return false;
+}
+
+/* How far does this node hold what was delivered, in its data and its log? */
+static mg_seqno
+held_of_history(world *w, sim_host *h)
+{
+	mg_seqno	s = h->store.orphan || h->store.empty ? 0 : h->store.committed;
+
+	if (s < h->log.first && s + 1 < h->log.first)
+		return s;
+	while (s + 1 <= w->n_history && log_has(&h->log, s + 1) && log_at(&h->log, s + 1)->hash == w->history[s + 1].hash)
+		s++;
+	return s;
+}
+
+sim_host *
+check_most_complete(world *w)
+{
+	sim_host   *best = NULL;
+
+	for (int i = 0; i < w->n; i++)
+	{
+		sim_host   *h = &w->hosts[i];
+
+		if (h->role == MG_ROLE_DATA && h->running && !h->out && !h->store.empty && !h->store.orphan &&
+			(best == NULL || held_of_history(w, h) > held_of_history(w, best)))
+			best = h;
+	}
+	return best;
 }
 
 /* --------------------------------------------------------------------- the end */

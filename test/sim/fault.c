@@ -5,7 +5,8 @@
  * so busy with dying that it gets nowhere) and random figures for everything
  * else.  Setup: a cluster forms.  Safety: faults, at any time.  Liveness: the
  * faults end, and within a bounded time everybody is synced, takes writes and
- * holds the same.  Then, in half of the seeds, a minority of the last view fails
+ * holds the same; where more was destroyed than the promise covers, an operator
+ * bootstraps the most complete node by force.  Then, in half of the seeds, a minority of the last view fails
  * for good, and the others must go on; and all of it once more.
  */
 #include "sim/sim.h"
@@ -16,10 +17,11 @@
 #define HEALED_US		(60 * SECOND)
 #define QUIET_US		(15 * SECOND)
 #define SURVIVE_US		(20 * SECOND)
+#define OPERATOR_US		(8 * SECOND)
 
 #define FAULT_KINDS(X) \
 	X(kill) X(provider) X(power) X(pause) X(partition) X(oneway) X(cut) X(loss) X(clock) X(full) X(slow) \
-	X(flip) X(wipe) X(identity) X(leave) X(join) X(all) X(bootstrap) X(plot)
+	X(flip) X(wipe) X(identity) X(leave) X(join) X(all) X(bootstrap) X(plot) X(desync) X(restore)
 
 enum
 {
@@ -64,6 +66,7 @@ fault_scenario(world *w)
 	static const int64_t flush[] = {100, MS, 5 * MS, 30 * MS, 120 * MS};
 	int			arbitrators = 0;
 	bool		odd_weights = percent(w, 15);
+	bool		no_weights = percent(w, 10);
 	bool		segments = percent(w, 15);
 	int64_t		near_us = spread(w, 40, 2 * MS);
 
@@ -98,6 +101,8 @@ fault_scenario(world *w)
 		h->segment = segments ? (uint8_t) rnd(w, 2) : 0;
 		h->role = i > 0 && i <= arbitrators ? MG_ROLE_ARBITRATOR : MG_ROLE_DATA;
 		h->weight = odd_weights && h->role == MG_ROLE_DATA ? 1 + (uint32_t) rnd(w, 3) : 1;
+		if (no_weights && i > 0 && i > arbitrators && percent(w, 50))
+			h->weight = 0;
 	}
 	w->sum.arbitrator_runs += arbitrators > 0;
 	for (int i = 0; i < w->n; i++)
@@ -277,8 +282,7 @@ spoil(world *w, sim_host *h, mg_seqno seqno)
 	TRACE(w, h->index, "a bit flips in seqno %llu of the log", (unsigned long long) seqno);
 	log_spoil(&h->log, seqno);
 	w->sum.flipped++;
-	h->destroyed = true;
-	h->destroyed_at = w->n_history;
+	check_destroyed(w, h);
 }
 
 static void
@@ -302,13 +306,12 @@ lose_identity(world *w, sim_host *h)
 	if (!h->have_saved || h->destroyed || h->out || !check_may_destroy(w, h))
 		return;
 	host_crash(w, h, CRASH_POWER, spread(w, 20 * MS, 2 * SECOND));
-	if (h->running || h->rebuilding)
+	if (h->running)
 		return;
 	TRACE(w, h->index, "its state file is lost");
 	w->sum.identity_losses++;
 	h->have_saved = false;
-	h->destroyed = true;
-	h->destroyed_at = w->n_history;
+	check_destroyed(w, h);
 }
 
 /* The end of a plot: the leader falls, the victim has lost the end of its log. */
@@ -383,10 +386,10 @@ leave(world *w, sim_host *h)
 	{
 		int			i = world_host_of(w, view->members[m].address);
 
-		data += view->members[m].role == MG_ROLE_DATA && i >= 0 && host_is(&w->hosts[i], MG_STATE_SYNCED) &&
-			!w->hosts[i].leaving;
+		data += view->members[m].role == MG_ROLE_DATA && i >= 0 && host_works(&w->hosts[i]) && !w->hosts[i].leaving &&
+			view->members[m].weight > 0;
 	}
-	if (!host_is(h, MG_STATE_SYNCED) || h->paused || h->leaving || data < 3 || anything_destroyed(w))
+	if (!host_works(h) || h->paused || h->leaving || data < 3 || anything_destroyed(w))
 		return;
 	TRACE(w, h->index, "is asked to leave");
 	h->leaving = true;
@@ -416,6 +419,29 @@ all_at_once(world *w)
 	w->sum.all_at_once++;
 	for (int i = 0; i < w->n; i++)
 		host_crash(w, &w->hosts[i], mix == 0 ? CRASH_KILL : mix == 1 ? CRASH_POWER : (crash_kind) rnd(w, 3), away_us(w));
+}
+
+static void
+copy_call(world *w, int a, int b)
+{
+	sim_host   *h = &w->hosts[a];
+
+	(void) b;
+	if (h->running)
+		return;
+	transfer_take_copy(w, h);
+	if (!h->out)
+		host_start(w, h);
+}
+
+/* Of a stopped or crashed node, which starts again. */
+static void
+take_copy(world *w, sim_host *h)
+{
+	if (h->out || h->paused)
+		return;
+	host_crash(w, h, (crash_kind) rnd(w, 3), -1);
+	world_call(w, spread(w, 20 * MS, SECOND), copy_call, h->index, 0);
 }
 
 static void
@@ -473,11 +499,23 @@ fault_one(world *w, int kind)
 			flip_bits(w, h);
 			break;
 		case FAULT_wipe:
-			if (!h->out && !h->destroyed && !h->rebuilding && check_may_destroy(w, h) && percent(w, 50))
-			{
-				w->sum.wipes++;
-				host_rebuild(w, h);
-			}
+			if (!h->out && !h->destroyed && check_may_destroy(w, h) && percent(w, 50))
+				transfer_wipe(w, h);
+			break;
+		case FAULT_desync:
+			w->sum.desyncs++;
+			h->desynced = !h->desynced;
+			if (h->running)
+				host_desync(w, h);
+			break;
+		case FAULT_restore:
+			for (int i = 0; i < w->n && !h->copy.there; i++)
+				if (w->hosts[i].copy.there && percent(w, 50))
+					h = &w->hosts[i];
+			if (!h->copy.there)
+				take_copy(w, h);
+			else if (!h->out && !h->destroyed && check_may_destroy(w, h))
+				transfer_restore_copy(w, h);
 			break;
 		case FAULT_identity:
 			if (percent(w, 50))
@@ -534,6 +572,30 @@ run_for(world *w, int64_t us)
 	w->now = until;
 }
 
+/*
+ * The faults are over, everybody runs, and still nobody takes writes: where the
+ * promise ends the operator decides, with the node that has most.
+ */
+static void
+operator_looks(world *w)
+{
+	sim_host   *best;
+
+	for (int i = 0; i < w->n; i++)
+		if (host_works(&w->hosts[i]) || w->hosts[i].gone || w->faults || w->n_history == 0)
+			w->down_us = w->now;
+	if (w->now - w->down_us < OPERATOR_US || !check_needs_operator(w))
+		return;
+	w->down_us = w->now;
+	best = check_most_complete(w);
+	if (best == NULL)
+		return;
+	w->sum.bootstraps_forced++;
+	host_crash(w, best, CRASH_PROVIDER, -1);
+	host_start(w, best);
+	host_bootstrap(w, best, true);
+}
+
 /* Until that is so; false if it is not within the time. */
 static bool
 run_until(world *w, int64_t us, bool (*so) (world *w))
@@ -545,6 +607,7 @@ run_until(world *w, int64_t us, bool (*so) (world *w))
 		if (w->now >= until)
 			return false;
 		run_for(w, 20 * MS);
+		operator_looks(w);
 	}
 	return true;
 }
@@ -556,7 +619,7 @@ all_synced(world *w)
 	{
 		sim_host   *h = &w->hosts[i];
 
-		if (!h->out && (!host_is(h, MG_STATE_SYNCED) || h->leaving))
+		if (!h->out && (!host_works(h) || h->leaving))
 			return false;
 	}
 	return true;
@@ -604,7 +667,7 @@ survivors_write(world *w)
 	for (int i = 0; i < w->n; i++)
 	{
 		sim_host   *h = &w->hosts[i];
-		if (!h->out && !h->gone && (!host_is(h, MG_STATE_SYNCED) || (h->role == MG_ROLE_DATA && h->n_acked == 0)))
+		if (!h->out && !h->gone && (!host_works(h) || (h->role == MG_ROLE_DATA && h->n_acked == 0)))
 			return false;
 	}
 	return true;
@@ -627,7 +690,7 @@ say_where_they_stand(world *w)
 				  (unsigned long long) mg_node_unordered(h->node), (unsigned long long) h->n_acked,
 				  h->out ? ", out" : "", h->leaving ? ", leaving" : "", h->paused ? ", paused" : "");
 		else
-			TRACE(w, i, "is not running%s%s", h->out ? ", out" : "", h->rebuilding ? ", being rebuilt" : "");
+			TRACE(w, i, "is not running%s", h->out ? ", out" : "");
 		for (int c = 0; c < CLIENTS_MAX; c++)
 			if (h->clients[c].phase != CLIENT_IDLE)
 				TRACE(w, i, "client %d is in phase %d with trx %llu", c, h->clients[c].phase, (unsigned long long) h->clients[c].trx);
@@ -657,7 +720,11 @@ heal(world *w)
 		h->crash_after = -1;
 		h->disk_full = false;
 		h->slow_flush_us = 0;
+		h->flushing = false;	/* one that hangs still is over, too */
 		set_clock(w, h, 0, 1000);
+		h->desynced = false;
+		if (h->running)
+			host_desync(w, h);
 		resume(w, i, 0);
 		if (!h->running && !h->out)
 			host_start(w, h);
@@ -709,7 +776,8 @@ minority_fails(world *w)
 		w->hosts[i].gone = true;
 		data_stays = false;
 		for (int k = 0; k < w->n; k++)
-			data_stays = data_stays || (!w->hosts[k].out && !w->hosts[k].gone && w->hosts[k].role == MG_ROLE_DATA);
+			data_stays = data_stays || (!w->hosts[k].out && !w->hosts[k].gone && w->hosts[k].role == MG_ROLE_DATA &&
+										 w->hosts[k].weight > 0);
 		if (!data_stays)
 		{
 			w->hosts[i].gone = false;
@@ -775,6 +843,8 @@ fault_run(world *w)
 	for (int k = 0; k < FAULT_COUNT; k++)
 		if ((w->kinds & BIT(k)) != 0)
 			TRACE(w, -1, "faults: %s", fault_names[k]);
+	for (int i = w->n - spares; i < w->n; i++)
+		w->hosts[i].store.empty = w->hosts[i].role == MG_ROLE_DATA && percent(w, 50);
 	for (int i = 0; i < w->n - spares; i++)
 	{
 		w->hosts[i].out = false;

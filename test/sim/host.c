@@ -27,6 +27,12 @@ host_is(const sim_host *h, mg_node_state state)
 }
 
 bool
+host_works(const sim_host *h)
+{
+	return h->running && mg_state_is_synced(mg_node_get_state(h->node));
+}
+
+bool
 host_leads(const sim_host *h)
 {
 	return h->running && mg_node_self(h->node) != 0 && mg_node_leader(h->node) == mg_node_self(h->node);
@@ -55,6 +61,14 @@ log_spoil(sim_log *log, mg_seqno seqno)
 	r->bad = true;
 }
 
+void
+log_unspoil(sim_log *log)
+{
+	for (mg_seqno s = log->first; s <= log->last; s++)
+		log_at(log, s)->bad = false;
+	log->n_bad = 0;
+}
+
 static void
 log_drop(sim_log *log, mg_seqno seqno)
 {
@@ -76,12 +90,32 @@ log_cut(sim_log *log, mg_seqno last)
 		log->flushed = last;
 }
 
-static void
+void
 log_empty(sim_log *log)
 {
 	log_cut(log, log->first > 0 ? log->first - 1 : 0);
 	log->first = 1;
 	log->last = log->written = log->flushed = 0;
+}
+
+void
+log_copy(sim_log *to, const sim_log *from)
+{
+	log_empty(to);
+	free(to->ring);
+	*to = *from;
+	to->ring = NULL;
+	if (from->cap == 0)
+		return;
+	to->ring = mg_alloc(to->cap * sizeof(sim_record));
+	for (mg_seqno s = from->first; s <= from->last; s++)
+	{
+		sim_record *r = log_at(to, s);
+
+		*r = from->ring[s & (from->cap - 1)];
+		r->bytes = malloc(r->len);
+		memcpy(r->bytes, from->ring[s & (from->cap - 1)].bytes, r->len);
+	}
 }
 
 static void
@@ -170,6 +204,7 @@ flush_request(world *w, sim_host *h)
 	if (h->flushing || h->log.written <= h->log.flushed)
 		return;
 	h->flushing = true;
+	e.b = ++h->flush;
 	e.seqno = h->log.written;
 	e.generation = h->log.generation;
 	e.at = w->now + (h->slow_flush_us > 0 ? h->slow_flush_us : between(w, w->flush_us / 4, w->flush_us * 2));
@@ -179,7 +214,7 @@ flush_request(world *w, sim_host *h)
 void
 host_flushed(world *w, sim_host *h, const sim_event *event)
 {
-	if (!h->running)
+	if (!h->running || !h->flushing || event->b != h->flush)
 		return;
 	h->flushing = false;
 	if (h->disk_full && percent(w, 30))
@@ -209,6 +244,8 @@ log_recycle(world *w, sim_host *h)
 		return;
 	if (h->store.durable < needed)
 		needed = h->store.durable;
+	if (h->pinned != 0 && h->pinned < needed)
+		needed = h->pinned;
 	while (log->last >= log->first && log->last - log->first >= (mg_seqno) w->ring_records &&
 		   log->first <= needed && log->first <= log->flushed)
 	{
@@ -260,12 +297,15 @@ static void
 join(world *w, sim_host *h)
 {
 	char		seeds[HOSTS_MAX * 33];
-	mg_input	in = {.type = MG_IN_JOIN,.peer = -1,.slot = -1};
+	mg_input	in = {.type = MG_IN_JOIN,.peer = -1,.slot = -1,.up = h->wants_snapshot};
 
 	seeds_for(w, h, seeds, sizeof(seeds));
 	in.text = seeds;
-	TRACE(w, h->index, "asks for admission at seqno %llu", (unsigned long long) h->delivered);
+	TRACE(w, h->index, "asks for admission at seqno %llu%s", (unsigned long long) h->delivered,
+		  h->wants_snapshot ? ", with a snapshot" : "");
 	host_feed(w, h, &in);
+	h->join_us = w->now + 12 * SECOND;
+	h->again = true;
 }
 
 void
@@ -275,6 +315,15 @@ host_bootstrap(world *w, sim_host *h, bool force)
 
 	TRACE(w, h->index, "bootstrap%s", force ? " by force" : "");
 	h->wait_bootstrap = true;
+	host_feed(w, h, &in);
+	host_wake(w, h, 1);
+}
+
+void
+host_desync(world *w, sim_host *h)
+{
+	mg_input	in = {.type = MG_IN_DESYNC,.peer = -1,.slot = -1,.up = h->desynced || h->donations > 0};
+
 	host_feed(w, h, &in);
 	host_wake(w, h, 1);
 }
@@ -292,6 +341,7 @@ node_make(world *w, sim_host *h)
 	snprintf(c.name, sizeof(c.name), "%s", h->name);
 	snprintf(c.cluster_name, sizeof(c.cluster_name), "sim");
 	snprintf(c.address, sizeof(c.address), "%s", h->address);
+	snprintf(c.sql_address, sizeof(c.sql_address), "%s", h->address);
 	c.incarnation = rnd(w, UINT64_MAX) | 1;
 	c.keepalive_us = 100 * MS;
 	c.suspect_us = w->suspect_us;
@@ -301,7 +351,7 @@ node_make(world *w, sim_host *h)
 	c.join_timeout_us = 10 * SECOND;
 	c.fc_limit = w->fc_limit;
 	position.seqno = h->delivered;
-	if (h->role == MG_ROLE_ARBITRATOR)
+	if (h->role == MG_ROLE_ARBITRATOR || h->store.empty)
 		memset(&position, 0, sizeof(position));
 	h->node = mg_node_new(&c, &position, host_time(w, h));
 	h->log.generation = 0;
@@ -312,6 +362,7 @@ node_make(world *w, sim_host *h)
 	h->led_epoch = 0;
 	for (int p = 0; p < MG_PEERS_MAX; p++)
 		h->conn[p].to = -1;
+	host_desync(w, h);
 }
 
 /* One between the effects of a start, or of a busy round. */
@@ -332,12 +383,12 @@ host_start(world *w, sim_host *h)
 {
 	mg_input	in = {.peer = -1,.slot = -1};
 
-	if (h->running || h->rebuilding)
+	if (h->running)
 		return;
 	log_open(w, h);
 	h->running = true;
 	h->paused = false;
-	h->evicted = h->leaving = false;
+	h->evicted = h->leaving = h->needs_snapshot = false;
 	h->join_us = 0;
 	h->delivered = store_published(h);
 	h->view_id = 0;
@@ -383,7 +434,7 @@ node_renew(world *w, sim_host *h)
 	mg_node_free(h->node);
 	mg_effects_reset(&h->fx);
 	h->delivered = h->store.committed;
-	h->evicted = false;
+	h->evicted = h->needs_snapshot = false;
 	node_make(w, h);
 	if (h->have_saved)
 	{
@@ -401,6 +452,13 @@ node_renew(world *w, sim_host *h)
 		}
 	}
 	TRACE(w, h->index, "a new node at seqno %llu", (unsigned long long) h->delivered);
+}
+
+void
+host_rejoin(world *w, sim_host *h)
+{
+	node_renew(w, h);
+	join(w, h);
 }
 
 static void
@@ -442,6 +500,7 @@ host_crash(world *w, sim_host *h, crash_kind how, int64_t restart_in_us)
 	mg_effects_reset(&h->doing);
 	release_inbox(h);
 	h->running = h->paused = h->flushing = false;
+	transfer_end_of(w, h);
 	h->quiet = how == CRASH_POWER;
 	h->round_us = 0;
 	h->crash_after = -1;
@@ -465,66 +524,6 @@ host_crash(world *w, sim_host *h, crash_kind how, int64_t restart_in_us)
 				host_wake(w, &w->hosts[i], between(w, 100, 3 * MS));
 	if (restart_in_us >= 0)
 		world_call(w, restart_in_us, restart_call, h->index, (int) h->life);
-}
-
-void
-host_wipe(world *w, sim_host *h)
-{
-	TRACE(w, h->index, "the disk is wiped");
-	for (mg_seqno s = h->log.first; s <= h->log.last; s++)
-		check_lost(w, s);
-	log_empty(&h->log);
-	h->log.damaged = false;
-	h->have_saved = false;
-	h->destroyed = true;
-	h->destroyed_at = w->n_history;
-}
-
-static void
-rebuild_call(world *w, int a, int b)
-{
-	sim_host   *h = &w->hosts[a];
-	sim_host   *from = NULL;
-
-	(void) b;
-	if (h->role == MG_ROLE_DATA)
-	{
-		int			first = (int) rnd(w, (uint64_t) w->n);
-
-		for (int k = 0; k < w->n && from == NULL; k++)
-		{
-			sim_host   *c = &w->hosts[(first + k) % w->n];
-
-			if (c != h && c->role == MG_ROLE_DATA && host_is(c, MG_STATE_SYNCED) && !c->paused && !c->store.orphan &&
-				world_reaches(w, c->index, a))
-				from = c;
-		}
-		if (from == NULL)
-		{
-			world_call(w, 500 * MS, rebuild_call, a, 0);
-			return;
-		}
-		store_copy(h, from);
-		TRACE(w, a, "data copied from %s at seqno %llu", from->name, (unsigned long long) h->store.committed);
-	}
-	log_empty(&h->log);
-	h->log.damaged = false;
-	h->have_saved = false;
-	h->rebuilding = false;
-	w->sum.rebuilds++;
-	host_start(w, h);
-}
-
-/* The data is of no use any more: a copy of a member's, and in again as somebody new. */
-void
-host_rebuild(world *w, sim_host *h)
-{
-	if (h->rebuilding)
-		return;
-	host_crash(w, h, CRASH_KILL, -1);
-	host_wipe(w, h);
-	h->rebuilding = true;
-	world_call(w, between(w, 50 * MS, SECOND), rebuild_call, h->index, 0);
 }
 
 /* ------------------------------------------------------------------ connections */
@@ -726,14 +725,19 @@ answer(world *w, sim_host *h, bool ok, const char *text)
 	}
 	w->sum.join_refusals++;
 	h->join_us = w->now + SECOND;
-	if (strstr(text, "ahead of the cluster") != NULL || strstr(text, "another transaction") != NULL)
-	{
-		if (!check_may_be_inconsistent(w))
-			sim_fail(w, "%s is refused: %s", h->name, text);
-		host_rebuild(w, h);
-	}
-	else if (strstr(text, "no longer") != NULL)
-		host_rebuild(w, h);
+}
+
+/* The core cannot join with the data that is here. */
+static void
+needs_snapshot(world *w, sim_host *h, bool nothing_lost, const char *text)
+{
+	TRACE(w, h->index, "needs a snapshot: %s", text);
+	if (!nothing_lost && !check_may_be_inconsistent(w))
+		sim_fail(w, "%s is refused: %s", h->name, text);
+	h->needs_snapshot = true;
+	h->leaving = false;
+	h->join_us = w->now + between(w, 0, 200 * MS);
+	host_wake(w, h, 1);
 }
 
 /* Carries out one effect; false if the process has ended with it. */
@@ -820,13 +824,13 @@ carry_out(world *w, sim_host *h, const mg_effect *e, const uint8_t *at)
 			h->join_us = w->now + between(w, 0, SECOND);
 			break;
 		case MG_FX_SNAPSHOT:
-			h->evicted = true;
-			/* FALLTHROUGH */
+			needs_snapshot(w, h, e->ok, (const char *) at);
+			break;
 		case MG_FX_ANSWER:
 			{
 				uint32_t	life = h->life;
 
-				answer(w, h, e->type == MG_FX_ANSWER && e->ok, (const char *) at);
+				answer(w, h, e->ok, (const char *) at);
 				if (h->life != life)
 					return false;
 			}
@@ -872,29 +876,21 @@ maybe_join(world *w, sim_host *h)
 {
 	mg_node_state state = mg_node_get_state(h->node);
 
-	if (h->out || h->rebuilding)
-		return;
-	if (state == MG_STATE_INCONSISTENT)
+	if (state == MG_STATE_INCONSISTENT && !h->wants_snapshot)
 	{
 		if (!check_may_be_inconsistent(w))
 			sim_fail(w, "%s is inconsistent: %s", h->name, mg_node_reason(h->node));
-		host_rebuild(w, h);
+		h->wants_snapshot = true;
+		h->join_us = w->now + between(w, 0, 2 * SECOND);	/* its operator has it rebuilt */
+	}
+	if (h->out || h->wait_bootstrap || h->store.n_pending > 0 || w->now < h->join_us || h->transfer != 0)
 		return;
-	}
-	if (h->evicted && h->store.n_pending == 0 && w->now >= h->join_us)
-	{
-		node_renew(w, h);
+	if (h->needs_snapshot)
+		transfer_begin(w, h);
+	else if (h->evicted || state == MG_STATE_INCONSISTENT)
+		host_rejoin(w, h);
+	else if (state == MG_STATE_OPEN)
 		join(w, h);
-		h->join_us = w->now + 12 * SECOND;
-		h->again = true;
-		return;
-	}
-	if (!h->evicted && state == MG_STATE_OPEN && !h->wait_bootstrap && h->store.n_pending == 0 && w->now >= h->join_us)
-	{
-		join(w, h);
-		h->join_us = w->now + 12 * SECOND;
-		h->again = true;
-	}
 }
 
 static void
@@ -1015,11 +1011,11 @@ host_init(world *w, int i)
 
 	h->index = i;
 	h->crash_after = -1;
+	h->log.first = 1;
 	h->clock_us = (int64_t) rnd(w, 1000) * SECOND + SECOND;
 	h->clock_rate = 1000;
 	h->weight = 1;
 	h->out = true;
-	h->log.first = 1;
 	snprintf(h->name, sizeof(h->name), "n%d", i);
 	snprintf(h->address, sizeof(h->address), "n%d:100", i);
 	for (int p = 0; p < MG_PEERS_MAX; p++)
@@ -1037,5 +1033,6 @@ host_free(sim_host *h)
 	log_empty(&h->log);
 	free(h->log.ring);
 	mg_free(h->saved);
+	transfer_free(h);
 	free(h->store.pending);
 }

@@ -4,7 +4,8 @@
  * world: the event queue, the network, the true time.  host: a machine with a
  * disk, a process around a core (what the provider worker does), and a clock of
  * its own.  store: the toy database of a host and its clients.  check: what must
- * hold after every step.  fault: what goes wrong, and the phases of a run.
+ * hold after every step.  transfer: snapshots, old
+ * copies of disks.  fault: what goes wrong, the operator, and the phases of a run.
  *
  * Everything that is random comes from world.rng, so a seed is a run.
  */
@@ -34,8 +35,9 @@
 	X(plots) X(kills) X(provider_ends) X(power_failures) X(mid_effect_crashes) X(torn_tails) \
 	X(lost_records) X(flipped) X(damaged_starts) X(wipes) X(identity_losses) X(disk_full) X(slow_disks) \
 	X(restarts) X(all_at_once) X(pauses) X(partitions) X(one_way) X(cut_links) X(clock_faults) \
-	X(frames) X(frames_lost) X(frames_doubled) X(frames_damaged) X(joins) X(leaves) X(rebuilds) \
-	X(join_refusals) X(recycled) X(log_reads) X(bootstraps_refused) X(minority_failed) X(arbitrator_runs)
+	X(frames) X(frames_lost) X(frames_doubled) X(frames_damaged) X(joins) X(leaves) \
+	X(snapshots) X(snapshots_failed) X(desyncs) X(restored_copies) X(unnoticed_copies) X(join_refusals) X(recycled) X(log_reads) \
+	X(bootstraps_refused) X(bootstraps_forced) X(minority_failed) X(arbitrator_runs)
 
 typedef struct sim_totals
 {
@@ -145,7 +147,7 @@ typedef struct sim_log
 	mg_seqno	written;		/* survives the process */
 	mg_seqno	flushed;		/* survives the machine */
 	uint32_t	n_bad;
-	bool		damaged;		/* lost durable records, and the core has not saved that yet */
+	bool		damaged;		/* lost durable records, or is an old copy, and the core has not saved that yet */
 	uint32_t	generation;
 } sim_log;
 
@@ -197,7 +199,20 @@ typedef struct sim_store
 	size_t		cap;
 	size_t		n_published;	/* of those behind head: survive the provider */
 	bool		orphan;			/* holds what the cluster has lost (memory durability) */
+	bool		empty;			/* belongs to no cluster: a new machine */
 } sim_store;
+
+/* What `cp` has taken of a stopped node's disk. */
+typedef struct sim_copy
+{
+	bool		there;
+	sim_log		log;
+	uint8_t    *saved;
+	size_t		saved_len;
+	sim_row		rows[ROWS_MAX];
+	mg_seqno	committed;
+	mg_member_id identity;
+} sim_copy;
 
 typedef enum crash_kind
 {
@@ -222,6 +237,7 @@ typedef struct sim_host
 	bool		have_saved;
 	bool		disk_full;
 	mg_member_id identity;		/* as which member it saw itself last, 0: none */
+	sim_copy	copy;
 	bool		destroyed;		/* durable data was lost and not yet caught up with */
 	mg_seqno	destroyed_at;
 
@@ -242,6 +258,7 @@ typedef struct sim_host
 	bool		again;
 	bool		flush_news;
 	bool		flushing;
+	int			flush;			/* number of the one that is under way */
 	mg_seqno	told_first;
 	mg_seqno	delivered;
 	mg_seqno	view_id;		/* of the last view seen in an APPEND */
@@ -255,7 +272,14 @@ typedef struct sim_host
 	bool		gone;			/* failed for good, the others must go on */
 	bool		leaving;
 	bool		evicted;
-	bool		rebuilding;
+	bool		desynced;		/* by command */
+	bool		wants_snapshot; /* to be rebuilt, whatever its data is */
+	bool		needs_snapshot; /* the core says so: its node has ended */
+	int			transfer;		/* number of the one that is under way, 0: none */
+	int			donor;			/* ... from this host */
+	uint32_t	donor_life;
+	int			donations;		/* to others */
+	mg_seqno	pinned;			/* the log from there on is kept for them, 0: need not be */
 	int64_t		join_us;		/* when to ask for admission (again), 0: no */
 	bool		wait_bootstrap;
 
@@ -379,6 +403,10 @@ typedef struct world
 	mg_seqno	settled;		/* where all stood after the faults */
 	int64_t		stirred_us;		/* when the network changed last, or somebody woke up */
 	int			partition;		/* number of the last one: an older one's end is void */
+	int			transfers;
+	int64_t		down_us;		/* since when there is no primary component, 0: there is one */
+	mg_member_id dead[64];		/* members whose disks were destroyed */
+	uint32_t	n_dead;
 
 	/* the history, from 1 */
 	sim_history *history;
@@ -460,15 +488,19 @@ extern void host_crash(world *w, sim_host *h, crash_kind how, int64_t restart_in
 extern void host_wake(world *w, sim_host *h, int64_t in_us);
 extern void host_round(world *w, sim_host *h);
 extern void host_flushed(world *w, sim_host *h, const sim_event *event);
-extern void host_rebuild(world *w, sim_host *h);
-extern void host_wipe(world *w, sim_host *h);	/* disk, not running */
+extern void host_desync(world *w, sim_host *h);
+extern void host_rejoin(world *w, sim_host *h);	/* a new core over the same data, which asks for admission */
 extern void host_bootstrap(world *w, sim_host *h, bool force);
 extern void host_feed(world *w, sim_host *h, mg_input *in);
 extern bool host_is(const sim_host *h, mg_node_state state);
+extern bool host_works(const sim_host *h);	/* takes submissions */
 extern bool host_leads(const sim_host *h);
 extern sim_record *log_at(sim_log *log, mg_seqno seqno);
 extern bool log_has(const sim_log *log, mg_seqno seqno);
 extern void log_spoil(sim_log *log, mg_seqno seqno);
+extern void log_unspoil(sim_log *log);
+extern void log_empty(sim_log *log);
+extern void log_copy(sim_log *to, const sim_log *from);
 
 /* ---- store.c ---- */
 extern void store_restart(world *w, sim_host *h, crash_kind how);
@@ -476,7 +508,7 @@ extern void store_deliver(world *w, sim_host *h, const sim_delivery *d);
 extern void store_publish(sim_host *h);
 extern mg_seqno store_published(const sim_host *h);
 extern void store_advance(world *w, sim_host *h);
-extern void store_copy(sim_host *to, const sim_host *from);
+extern void store_set(sim_store *s, const sim_row *rows, mg_seqno committed);
 extern void clients_act(world *w, sim_host *h);
 extern int64_t clients_next(const world *w, const sim_host *h);
 extern bool clients_idle(const sim_host *h);
@@ -487,6 +519,14 @@ extern void client_refused(world *w, sim_host *h, int slot);
 extern uint64_t rows_content(const world *w, const sim_row *rows);
 extern bool op_apply(sim_row *rows, const sim_op *op);	/* false: the row is not as it was read */
 
+/* ---- transfer.c ---- */
+extern void transfer_wipe(world *w, sim_host *h);	/* the disk is lost; a new one is put in */
+extern void transfer_begin(world *w, sim_host *h);	/* whoever the core offers gives a snapshot */
+extern void transfer_end_of(world *w, sim_host *h);	/* its process ends, and with it what it took part in */
+extern void transfer_take_copy(world *w, sim_host *h);
+extern void transfer_restore_copy(world *w, sim_host *h);
+extern void transfer_free(sim_host *h);
+
 /* ---- check.c ---- */
 extern void entry_parse(world *w, const uint8_t *bytes, size_t len, sim_entry *e);
 extern void entry_free(sim_entry *e);
@@ -495,9 +535,13 @@ extern void check_delivery(world *w, sim_host *h, const mg_effect *fx, const sim
 extern void check_truncate(world *w, sim_host *h, mg_seqno seqno);
 extern void check_host(world *w, sim_host *h);
 extern void check_lost(world *w, mg_seqno seqno);
+extern void check_log_lost(world *w, const sim_host *h);	/* all of it */
 extern void check_end(world *w);
 extern bool check_may_be_inconsistent(const world *w);
 extern bool check_may_destroy(world *w, const sim_host *h);
+extern void check_destroyed(world *w, sim_host *h);	/* durable data of it was lost */
+extern bool check_needs_operator(world *w);	/* more was lost than the promise covers */
+extern sim_host *check_most_complete(world *w);
 
 /* ---- fault.c ---- */
 extern void fault_scenario(world *w);

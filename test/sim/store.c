@@ -225,13 +225,13 @@ store_advance(world *w, sim_host *h)
 }
 
 void
-store_copy(sim_host *to, const sim_host *from)
+store_set(sim_store *s, const sim_row *rows, mg_seqno committed)
 {
-	memcpy(to->store.rows, from->store.rows, sizeof(to->store.rows));
-	memcpy(to->store.durable_rows, from->store.rows, sizeof(to->store.rows));
-	to->store.committed = to->store.durable = from->store.committed;
-	to->store.n_pending = to->store.n_published = to->store.head = 0;
-	to->store.orphan = false;
+	memcpy(s->rows, rows, sizeof(s->rows));
+	memcpy(s->durable_rows, rows, sizeof(s->rows));
+	s->committed = s->durable = committed;
+	s->n_pending = s->n_published = s->head = 0;
+	s->orphan = s->empty = false;
 }
 
 /* ------------------------------------------------------------- after a crash */
@@ -460,7 +460,7 @@ client_act(world *w, sim_host *h, int slot)
 			if (!w->load)
 				break;
 			/* Sometimes somebody tries it where it cannot work. */
-			if (mg_node_get_state(h->node) != MG_STATE_SYNCED && rnd(w, 20) != 0)
+			if (!host_works(h) && rnd(w, 20) != 0)
 			{
 				c->at_us = w->now + 20 * MS + (int64_t) rnd(w, (uint64_t) w->think_us);
 				break;
@@ -503,7 +503,7 @@ acts(const sim_client *c)
 void
 clients_act(world *w, sim_host *h)
 {
-	while (h->n_release > 0 && mg_node_get_state(h->node) == MG_STATE_SYNCED)
+	while (h->n_release > 0 && host_works(h))
 		submit(w, h, -1, h->release[--h->n_release], MG_WS_RELEASE);
 	for (int i = 0; i < w->n_clients; i++)
 		if (acts(&h->clients[i]) && h->clients[i].at_us <= w->now)

@@ -788,7 +788,7 @@ recycling_keeps_everything_above_the_released_seqno(void **state)
 		append_range(f, seqno + 1, seqno + 50, 10000);
 		seqno += 50;
 		flush(f);
-		mg_log_release(f->log, released);
+		mg_log_release(f->log, released, released);
 		assert_true(mg_log_first(f->log) <= released + 1);
 		for (mg_seqno s = mg_log_first(f->log); s <= seqno; s++)
 			expect(f, s, 10000, s);
@@ -819,9 +819,9 @@ segment_goes_with_the_release_of_its_last_record_and_not_before(void **state)
 	do
 		assert_int_equal(mg_log_find(f->log, ++second, &place), MG_OK);
 	while (place.offset != MG_SEGMENT_HEADER_BYTES);
-	mg_log_release(f->log, second - 2);
+	mg_log_release(f->log, second - 2, second - 2);
 	expect_range(f, 1, 500, 10000);
-	mg_log_release(f->log, second - 1);
+	mg_log_release(f->log, second - 1, second - 1);
 	expect_range(f, second, 500, 10000);
 	reopen(f);
 	expect_range(f, second, 500, 10000);
@@ -855,10 +855,207 @@ log_grows_past_its_limit_rather_than_drop_what_is_needed(void **state)
 	flush(f);
 	expect_range(f, 1, 1000, 10000);
 	assert_true(mg_log_bytes(f->log) > 9 * MIB);
-	mg_log_release(f->log, 900);
+	mg_log_release(f->log, 900, 900);
 	WAIT_UNTIL(mg_log_bytes(f->log) <= 3 * MIB);
 	assert_true(mg_log_first(f->log) <= 901);
 	expect_range(f, mg_log_first(f->log), 1000, 10000);
+}
+
+/* Others are waited for up to the hard limit, this node without any. */
+static void
+what_only_others_need_goes_at_the_hard_limit(void **state)
+{
+	fixture    *f = *state;
+	mg_seqno	first;
+
+	f->config.bytes_max = 3 * MIB;
+	f->config.pages_max = 4 * MIB;
+	reopen(f);
+	append_range(f, 1, 500, 10000);
+	flush(f);
+	mg_log_release(f->log, 500, 0);	/* 5 MiB: over the first limit, below the second */
+	expect_range(f, 1, 500, 10000);
+	assert_int_equal(mg_log_dropped(f->log), 0);
+
+	append_range(f, 501, 1000, 10000);
+	flush(f);
+	WAIT_UNTIL(mg_log_bytes(f->log) <= 7 * MIB);
+	first = mg_log_first(f->log);
+	assert_in_range(first, 300, 501);
+	assert_int_equal(mg_log_dropped(f->log), first - 1);
+	expect_range(f, first, 1000, 10000);
+
+	/* What this node still needs stays. */
+	append_range(f, 1001, 2000, 10000);
+	flush(f);
+	assert_in_range(mg_log_first(f->log), first, 501);
+	expect_range(f, mg_log_first(f->log), 2000, 10000);
+	assert_true(mg_log_bytes(f->log) > 14 * MIB);
+	reopen(f);
+	expect_range(f, mg_log_first(f->log), 2000, 10000);
+	assert_in_range(mg_log_first(f->log), first, 501);
+
+	/* What nobody needs is no loss. */
+	mg_log_release(f->log, 2000, 2000);
+	WAIT_UNTIL(mg_log_bytes(f->log) <= 3 * MIB);
+	assert_true(mg_log_first(f->log) > 1700);
+	assert_int_equal(mg_log_dropped(f->log), 0);
+}
+
+/* Somebody asks for less to go than before: a freeze, a member that comes back, another limit. */
+static void
+release_may_fall_back_and_limits_may_change(void **state)
+{
+	fixture    *f = *state;
+	mg_seqno	first;
+
+	f->config.bytes_max = 4 * MIB;
+	f->config.pages_max = 16 * MIB;
+	reopen(f);
+	append_range(f, 1, 300, 10000);
+	flush(f);
+	mg_log_release(f->log, 300, 300);
+	mg_log_release(f->log, 300, 49);
+	append_range(f, 301, 1000, 10000);
+	flush(f);
+	first = mg_log_first(f->log);
+	assert_true(first <= 50);
+	expect_range(f, first, 1000, 10000);
+
+	mg_log_set_limits(f->log, 4 * MIB, 2 * MIB);
+	first = mg_log_first(f->log);
+	assert_in_range(first, 200, 301);	/* above 300 this node needs all */
+	assert_int_equal(mg_log_dropped(f->log), first - 1);
+	mg_log_set_limits(f->log, 64 * MIB, 0);
+	mg_log_release(f->log, 1000, 1000);
+	expect_range(f, first, 1000, 10000);
+	mg_log_set_limits(f->log, 4 * MIB, 0);
+	WAIT_UNTIL(mg_log_bytes(f->log) <= 4 * MIB);
+	expect_range(f, mg_log_first(f->log), 1000, 10000);
+
+	/* A cut takes back what was released above it. */
+	assert_int_equal(mg_log_truncate(f->log, 990), MG_OK);
+	append_range(f, 991, 2000, 10000);
+	assert_true(mg_log_first(f->log) <= 991);
+	expect_range(f, mg_log_first(f->log), 2000, 10000);
+}
+
+/* Read without a file: only what lies in memory can come then. */
+static void
+recent_records_come_from_memory(void **state)
+{
+	fixture    *f = *state;
+	void	   *memory = calloc(1, mg_recent_size(2 * MIB));
+	mg_segment_reader reader;
+	mg_log_place place;
+	uint64_t	hits;
+	uint64_t	misses;
+
+	f->config.recent = mg_recent_init(memory, 2 * MIB);
+	reopen(f);
+	append_range(f, 1, 500, 10000);
+	flush(f);
+	assert_int_equal(mg_segment_reader_init(&reader, f->dir), MG_OK);
+	reader.recent = f->config.recent;
+	assert_int_equal(mg_log_find(f->log, 500, &place), MG_OK);
+	mg_segment_reader_close(&reader);
+	remove_files(f->dir);
+	expect(f, 500, 10000, 500);
+	expect(f, 350, 10000, 350);
+	fill(body, 10000, 500);
+	assert_int_equal(mg_segment_read(&reader, &place, 500, got), MG_OK);
+	assert_memory_equal(got, body, 10000);
+	mg_recent_count(f->config.recent, &hits, &misses);
+	assert_int_equal(hits, 3);
+	assert_int_equal(misses, 0);
+	assert_int_equal(mg_log_find(f->log, 100, &place), MG_OK);
+	assert_int_equal(mg_segment_read(&reader, &place, 100, got), MG_E_NOT_FOUND);
+	mg_log_close(f->log);
+	f->log = NULL;
+	mg_segment_reader_close(&reader);
+	free(memory);
+}
+
+/* Files of another log, copied into the directory. */
+static void
+files_of_two_logs_are_left_alone(void **state)
+{
+	fixture    *f = *state;
+	fixture		other = {.dir = "/tmp/mg_log_XXXXXX"};
+	uint8_t		marks[MARKS_BYTES];
+	uint8_t    *file;
+	size_t		len;
+	mg_log_place place;
+	char		path[128];
+
+	append_range(f, 1, 200, 10000);
+	flush(f);
+	mg_log_close(f->log);
+	f->log = NULL;
+	assert_non_null(mkdtemp(other.dir));
+	other.config = f->config;
+	other.config.dir = other.dir;
+	reopen(&other);
+	append_range(&other, 1, 800, 10000);
+	flush(&other);
+	assert_int_equal(mg_log_find(other.log, 800, &place), MG_OK);
+	mg_log_close(other.log);
+	len = file_load(other.dir, place.segment, &file);
+
+	file_store(f->dir, place.segment, file, len);
+	for (int i = 0; i < 2; i++)
+	{
+		assert_int_equal(mg_log_open(&f->config, &f->log, f->reason), MG_E_FORMAT);
+		assert_null(f->log);
+		assert_non_null(strstr(f->reason, "another log"));
+	}
+	mg_segment_path(path, sizeof(path), f->dir, place.segment);
+	assert_int_equal(unlink(path), 0);
+	reopen(f);
+	assert_string_equal(f->reason, "");
+	expect_range(f, 1, 200, 10000);
+
+	/* A left-over of before a reset is older than the log, and goes. */
+	assert_int_equal(mg_log_reset(f->log), MG_OK);
+	marks_load(f->dir, marks);
+	append_range(f, 7, 9, 100);
+	flush(f);
+	assert_int_equal(mg_log_find(f->log, 7, &place), MG_OK);
+	mg_log_close(f->log);
+	f->log = NULL;
+	file_store(f->dir, 1, file, len);
+	free(file);
+	file_load(f->dir, place.segment, &file);
+	assert_int_equal(mg_load_u64(marks + 8), mg_load_u64(file + 24));	/* whose log it is was known before it had records */
+	reopen(f);
+	assert_string_equal(f->reason, "");
+	expect_range(f, 7, 9, 100);
+	free(file);
+	remove_files(other.dir);
+	rmdir(other.dir);
+}
+
+/* The power goes when a reset has made its segment and not yet its marks. */
+static void
+reset_that_was_begun_is_finished(void **state)
+{
+	fixture    *f = *state;
+	uint8_t		marks[MARKS_BYTES];
+
+	append_range(f, 1, 300, 10000);
+	flush(f);
+	marks_load(f->dir, marks);
+	assert_int_equal(mg_log_reset(f->log), MG_OK);
+	mg_log_close(f->log);
+	f->log = NULL;
+	marks_store(f->dir, marks);
+	reopen(f);
+	assert_false(mg_log_damaged(f->log));
+	assert_int_equal(mg_log_last(f->log), 0);
+	append_range(f, 50, 60, 100);
+	flush(f);
+	reopen(f);
+	expect_range(f, 50, 60, 100);
 }
 
 /* Writes on with recycled files and leaves in the middle of one. */
@@ -878,7 +1075,7 @@ stale_records_of_recycled_segments_never_come_back(void **state)
 	{
 		append_range(f, seqno + 1, seqno + 37, 10000);
 		seqno += 37;
-		mg_log_release(f->log, seqno);
+		mg_log_release(f->log, seqno, seqno);
 		flush(f);
 		assert_int_equal(mg_log_find(f->log, seqno, &place), MG_OK);
 
@@ -933,7 +1130,7 @@ records_larger_than_a_segment_get_their_own(void **state)
 	/* A large one is cut off whole, and one in the middle of the log is released whole. */
 	assert_int_equal(mg_log_truncate(f->log, 36), MG_OK);
 	append(f, 37, 2 * MIB, 1);
-	mg_log_release(f->log, 30);
+	mg_log_release(f->log, 30, 30);
 	reopen(f);
 	assert_int_equal(mg_log_last(f->log), 37);
 	expect(f, 36, lens[35 % count], 36);
@@ -1083,7 +1280,7 @@ reader_learns_that_a_segment_was_recycled(void **state)
 		append_range(f, seqno + 1, seqno + 100, 10000);
 		seqno += 100;
 		flush(f);
-		mg_log_release(f->log, seqno);
+		mg_log_release(f->log, seqno, seqno);
 		WAIT_UNTIL(mg_log_bytes(f->log) <= 3 * MIB);
 	}
 	assert_true(mg_log_first(f->log) > 50);
@@ -1199,7 +1396,7 @@ reader_runs_beside_the_appender(void **state)
 			if (seqno > 500)
 			{
 				b->first = seqno - 500;
-				mg_log_release(f->log, seqno - 501);
+				mg_log_release(f->log, seqno - 501, seqno - 501);
 			}
 			b->last = seqno;
 		}
@@ -1432,7 +1629,7 @@ history_live(const mg_log_config *config, history *h, uint64_t seed)
 
 					if (to > h->first)
 						h->first = to;
-					mg_log_release(log, to);
+					mg_log_release(log, to, to - (random >> 40) % (to + 1));
 				}
 				break;
 			case 2:
@@ -1496,8 +1693,13 @@ histories_with_crashes_keep_a_prefix(void **state)
 	uint64_t	seed = text != NULL ? strtoull(text, NULL, 10) : 1;
 	uint64_t	end = seed + (getenv("MG_SEEDS") != NULL ? strtoull(getenv("MG_SEEDS"), NULL, 10) : text != NULL ? 1 : 12);
 
-	assert_true(h != MAP_FAILED);
-	f->config.bytes_max = 6 * MIB;
+	void	   *memory = mmap(NULL, mg_recent_size(MIB), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	/* The memory outlives the processes, as in a server whose provider ends and starts again. */
+	assert_true(h != MAP_FAILED && memory != MAP_FAILED);
+	f->config.bytes_max = 4 * MIB;
+	f->config.pages_max = 2 * MIB;
+	f->config.recent = mg_recent_init(memory, MIB);
 	for (; seed < end; seed++)
 	{
 		mg_log_close(f->log);
@@ -1538,6 +1740,9 @@ histories_with_crashes_keep_a_prefix(void **state)
 			f->log = NULL;
 		}
 	}
+	f->config.recent = NULL;
+	reopen(f);
+	munmap(memory, mg_recent_size(MIB));
 	munmap(h, sizeof(*h));
 }
 
@@ -1567,6 +1772,11 @@ main(void)
 		TEST(segment_goes_with_the_release_of_its_last_record_and_not_before),
 		TEST(segments_made_in_a_hurry_stay_in_order),
 		TEST(log_grows_past_its_limit_rather_than_drop_what_is_needed),
+		TEST(what_only_others_need_goes_at_the_hard_limit),
+		TEST(release_may_fall_back_and_limits_may_change),
+		TEST(recent_records_come_from_memory),
+		TEST(files_of_two_logs_are_left_alone),
+		TEST(reset_that_was_begun_is_finished),
 		TEST(stale_records_of_recycled_segments_never_come_back),
 		TEST(records_larger_than_a_segment_get_their_own),
 		TEST(flushes_are_grouped),

@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "core/group/group.h"
 #include "core/node.h"
 #include "core/writeset.h"
 
@@ -77,6 +78,7 @@ typedef struct world
 	int			n;
 	int64_t		now;
 	uint32_t	fc_limit;
+	int64_t		fetch_us;
 	uint64_t	rng;
 	uint64_t	orders;
 	flying		frames[FRAMES_MAX];
@@ -288,7 +290,7 @@ node_start(world *w, int i, mg_seqno position, bool belongs)
 	c.keepalive_us = 100000;
 	c.suspect_us = 1000000;
 	c.resend_us = 100000;
-	c.fetch_us = 10000;
+	c.fetch_us = w->fetch_us;
 	c.join_timeout_us = 20000000;
 	c.fc_limit = w->fc_limit;
 	snprintf(c.sql_address, sizeof(c.sql_address), "sql:%d", i);
@@ -315,6 +317,7 @@ world_new(int n, uint64_t seed)
 	w->rng = seed;
 	w->now = 1000000;
 	w->fc_limit = 4096;
+	w->fetch_us = 10000;
 	memset(w->uuid.bytes, 7, 16);
 	for (int i = 0; i < n; i++)
 	{
@@ -892,6 +895,81 @@ all_restarted_form_the_cluster_by_themselves(void **state)
 	world_free(w);
 }
 
+/* Durability memory and the power went: who knows what was delivered does not help those to lead who lack it. */
+static void
+who_holds_more_in_its_data_votes_for_nobody_behind_it(void **state)
+{
+	world	   *w = three_members(seed_of_run() + 13000);
+
+	(void) state;
+	settle(w, 3);
+	assert_true(w->n_agreed > 10);
+	w->h[0].cut = true;
+	w->h[2].log_last = w->h[2].flushed = w->n_agreed - 3;
+	w->h[1].log_last = w->h[1].flushed = w->n_agreed - 2;
+	w->h[1].committed = w->n_agreed - 2;
+	restart(w, 1);
+	restart(w, 2);
+	for (int k = 0; k < 10000; k++)
+		world_step(w, 50, 0);
+	assert_int_equal(mg_node_get_state(w->h[1].node), MG_STATE_NON_PRIMARY);
+	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_NON_PRIMARY);
+	w->h[0].cut = false;
+	for (int k = 0; k < 20000 && !all_synced(w, 3); k++)
+		world_step(w, 50, 0);
+	assert_true(all_synced(w, 3));
+	settle(w, 3);
+	world_free(w);
+}
+
+/* Others have heard a later life of the member: it is told, and comes in as somebody new. */
+static void
+a_member_from_an_old_copy_of_its_disk_joins_as_a_new_one(void **state)
+{
+	world	   *w = three_members(seed_of_run() + 14000);
+	host	   *h = &w->h[2];
+	mg_member_id was = mg_node_self(h->node);
+	uint8_t		old[4096];
+	size_t		old_len = h->saved_len;
+	mg_seqno	old_last = h->log_last;
+	mg_seqno	old_committed = h->committed;
+
+	(void) state;
+	assert_true(old_len <= sizeof(old));
+	memcpy(old, h->saved, old_len);
+	restart(w, 2);
+	for (int k = 0; k < 20000 && !all_synced(w, 3); k++)
+		world_step(w, 50, 5);
+	for (int k = 0; k < 500; k++)
+		world_step(w, 50, 20);
+	assert_true(all_synced(w, 3));
+	assert_true(h->committed > old_committed);
+
+	for (int s = 0; s < SLOTS; s++)
+		if (h->busy[s])
+			h->unknown++;
+	free(h->saved);
+	h->saved = malloc(old_len);
+	memcpy(h->saved, old, old_len);
+	h->saved_len = old_len;
+	h->log_last = h->flushed = old_last;
+	h->committed = old_committed;
+	restart(w, 2);
+	for (int k = 0; k < 20000 && !h->evicted; k++)
+		world_step(w, 50, 5);
+	assert_true(h->evicted);
+	assert_non_null(strstr(mg_node_reason(h->node), "later life"));
+	for (int k = 0; k < 20000 && !all_synced(w, 3); k++)
+	{
+		world_step(w, 50, 5);
+		revive_evicted(w);
+	}
+	assert_true(all_synced(w, 3));
+	assert_int_not_equal(mg_node_self(h->node), was);
+	settle(w, 3);
+	world_free(w);
+}
+
 /* The table of states as a picture: what changes it must change this test too. */
 static void
 states_change_only_as_the_table_says(void **state)
@@ -954,6 +1032,272 @@ flow_control_waits_for_a_slow_member_but_not_for_a_desynced_one(void **state)
 	world_free(w);
 }
 
+/* An ORDER may arrive before what it orders: that is taken when it comes, without asking anybody. */
+static void
+payloads_that_come_after_their_order_find_their_entries(void **state)
+{
+	world	   *w = world_new(3, seed_of_run() + 13000);
+	mg_seqno	held;
+
+	(void) state;
+	w->fetch_us = 100000000;
+	for (int i = 0; i < 3; i++)
+		node_start(w, i, 0, true);
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 0);
+	join_and_wait(w, 2, 50, 0);
+	settle(w, 3);
+	held = mg_node_held(w->h[2].node);
+	for (int k = 0; k < 600; k++)
+	{
+		/* What node 1 says to node 2 stays on its way. */
+		for (int f = 0; f < w->n_frames; f++)
+			if (w->frames[f].from == 1 && w->frames[f].to == 2)
+				w->frames[f].at_us += 500;
+		world_step(w, 1000000, 50);
+	}
+	assert_true(mg_node_ordered(w->h[2].node) > mg_node_held(w->h[2].node) + 100);
+	assert_in_range(mg_node_held(w->h[2].node), held, held + SLOTS * 3);
+	settle(w, 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(w->h[i].passed + w->h[i].failed, w->h[i].submitted);
+	world_free(w);
+}
+
+/* A node without a world: its effects are looked at by the test itself. */
+typedef struct solo
+{
+	mg_node    *node;
+	mg_effects	fx;
+	mg_buf		saved;
+	mg_buf		first;			/* the first entry that it appended */
+	int64_t		now;
+	int			snapshots;
+} solo;
+
+static void
+solo_make(solo *s, mg_seqno position)
+{
+	mg_node_config c;
+	mg_gtid		p = {.seqno = position};
+
+	memset(&c, 0, sizeof(c));
+	snprintf(c.name, sizeof(c.name), "solo");
+	snprintf(c.cluster_name, sizeof(c.cluster_name), "test");
+	snprintf(c.address, sizeof(c.address), "host:1");
+	c.incarnation = 77;
+	c.weight = 1;
+	c.keepalive_us = 100000;
+	c.suspect_us = 1000000;
+	c.inactive_us = 5000000;
+	c.resend_us = 100000;
+	c.fetch_us = 10000;
+	c.fc_limit = 4096;
+	memset(p.uuid.bytes, 7, 16);
+	mg_node_free(s->node);
+	s->now += 1000000;
+	s->node = mg_node_new(&c, &p, s->now);
+}
+
+static void
+solo_step(solo *s, mg_input in)
+{
+	in.now_us = s->now;
+	mg_node_step(s->node, &in, &s->fx);
+	for (size_t k = 0; k < s->fx.n; k++)
+	{
+		const mg_effect *e = &s->fx.list[k];
+		mg_buf	   *to = e->type == MG_FX_SAVE ? &s->saved : e->type == MG_FX_APPEND && s->first.len == 0 ? &s->first : NULL;
+
+		s->snapshots += e->type == MG_FX_SNAPSHOT;
+		if (to == NULL)
+			continue;
+		mg_buf_reset(to);
+		mg_buf_put(to, s->fx.bytes.data + e->at, e->len);
+	}
+	mg_effects_reset(&s->fx);
+}
+
+static void
+solo_free(solo *s)
+{
+	mg_node_free(s->node);
+	mg_effects_free(&s->fx);
+	mg_buf_free(&s->saved);
+	mg_buf_free(&s->first);
+}
+
+static void
+solo_recover(solo *s, mg_seqno seqno, uint64_t msgno, mg_seqno cert_upto)
+{
+	mg_entry_header h = {.type = MG_ENTRY_WRITESET,.origin = 1,.msgno = msgno,.epoch = 1,.cert_upto = cert_upto};
+	mg_buf		entry = {0};
+
+	mg_entry_encode(&entry, &h);
+	mg_buf_put_u8(&entry, 0);	/* no writeset: fails everywhere */
+	solo_step(s, (mg_input) {.type = MG_IN_RECOVER,.seqno = seqno,.bytes = entry.data,.len = entry.len});
+	mg_buf_free(&entry);
+}
+
+static void
+solo_frame(solo *s, mg_buf *frame)
+{
+	mg_frame_end(frame);
+	solo_step(s, (mg_input) {.type = MG_IN_RECEIVE,.bytes = frame->data,.len = frame->len});
+	solo_step(s, (mg_input) {.type = MG_IN_ROUND_END});
+}
+
+/* Who asks for admission takes nothing from a log that contradicts itself. */
+static void
+a_joiner_does_not_stumble_over_its_own_log(void **state)
+{
+	solo		s = {0};
+
+	(void) state;
+	solo_make(&s, 2);
+	solo_recover(&s, 1, (UINT64_C(1) << MG_LIFE_SHIFT) + 1, 0);
+	solo_recover(&s, 2, (UINT64_C(1) << MG_LIFE_SHIFT) + 2, 1);	/* says that 1 has passed */
+	solo_step(&s, (mg_input) {.type = MG_IN_START});
+	solo_step(&s, (mg_input) {.type = MG_IN_JOIN,.text = "host:2"});
+	for (int k = 0; k < 300; k++)
+	{
+		s.now += 1000;
+		solo_step(&s, (mg_input) {.type = MG_IN_TICK});
+		solo_step(&s, (mg_input) {.type = MG_IN_ROUND_END});
+	}
+	assert_int_equal(mg_node_get_state(s.node), MG_STATE_PRIMARY);
+	solo_free(&s);
+}
+
+static void
+refuse(solo *s, uint64_t whom)
+{
+	mg_frame_header fh = {.incarnation = 5,.member = 1,.epoch = 1};
+	mg_buf		frame = {0};
+	mg_view		view = {.id = 1,.epoch = 1,.n = 1};
+	size_t		mark;
+
+	view.members[0].id = 1;
+	mg_frame_begin(&frame, &fh);
+	mark = mg_msg_begin(&frame, MG_MSG_REFUSE);
+	mg_buf_put_text(&frame, "host:2");
+	mg_buf_put_text(&frame, "too old");
+	mg_buf_put_text(&frame, "rebuild it");
+	mg_buf_put_u8(&frame, MG_REFUSED_TOO_OLD);
+	mg_buf_put_u64(&frame, whom);
+	mg_view_encode(&frame, &view);
+	mg_msg_end(&frame, mark);
+	solo_frame(s, &frame);
+	mg_buf_free(&frame);
+}
+
+/* What was said to an earlier attempt, with other data, may arrive late. */
+static void
+a_refusal_of_an_earlier_attempt_is_not_taken(void **state)
+{
+	solo		s = {0};
+
+	(void) state;
+	solo_make(&s, 2);
+	solo_step(&s, (mg_input) {.type = MG_IN_JOIN,.text = "host:2"});
+	refuse(&s, 76);
+	assert_int_equal(mg_node_get_state(s.node), MG_STATE_PRIMARY);
+	assert_int_equal(s.snapshots, 0);
+	refuse(&s, 77);
+	assert_int_equal(mg_node_get_state(s.node), MG_STATE_JOINER);
+	assert_int_equal(s.snapshots, 1);
+	assert_non_null(strstr(mg_node_reason(s.node), "snapshot"));
+	assert_int_equal(mg_node_offer(s.node)->n, 1);
+
+	/* Over: nothing more is said or done. */
+	refuse(&s, 77);
+	assert_int_equal(s.snapshots, 1);
+	solo_free(&s);
+}
+
+/* A stranger's word of a higher epoch. */
+static void
+hear_of_epoch(solo *s, uint64_t epoch)
+{
+	mg_frame_header fh = {.incarnation = 5,.member = 1000000,.life = 1,.cluster_hash = s->node->cluster_hash};
+	mg_buf		frame = {0};
+	size_t		mark;
+
+	mg_frame_begin(&frame, &fh);
+	mark = mg_msg_begin(&frame, MG_MSG_VOTE_REQUEST);
+	mg_buf_put_u64(&frame, epoch);
+	mg_buf_put_u8(&frame, MG_VOTE_ASKING);
+	mg_buf_put_u64(&frame, epoch);
+	mg_buf_put_u64(&frame, 0);
+	mg_buf_put_u64(&frame, 0);
+	mg_buf_put_text(&frame, "host:2");
+	mg_buf_put_text(&frame, "sql:2");
+	mg_msg_end(&frame, mark);
+	solo_frame(s, &frame);
+	mg_buf_free(&frame);
+}
+
+static void
+solo_wait(solo *s, int64_t us)
+{
+	for (int64_t end = s->now + us; s->now < end; s->now += 10000)
+	{
+		solo_step(s, (mg_input) {.type = MG_IN_TICK});
+		solo_step(s, (mg_input) {.type = MG_IN_ROUND_END});
+	}
+}
+
+/* A queue that is full to the last place: no epoch begins that has no room, and rounds stay short. */
+static void
+a_full_queue_is_worked_off_in_short_rounds(void **state)
+{
+	solo		s = {0};
+	mg_seqno	seqno = 1;
+	uint64_t	epoch;
+	mg_seqno	before;
+
+	(void) state;
+	solo_make(&s, 0);
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	solo_step(&s, (mg_input) {.type = MG_IN_ROUND_END});
+	assert_int_equal(mg_node_self(s.node), 1);
+
+	solo_make(&s, 0);
+	solo_step(&s, (mg_input) {.type = MG_IN_RESTORE,.bytes = s.saved.data,.len = s.saved.len});
+	solo_step(&s, (mg_input) {.type = MG_IN_RECOVER,.seqno = 1,.bytes = s.first.data,.len = s.first.len});
+	while (seqno < MG_ENTRIES_MAX - 1)
+	{
+		seqno++;
+		solo_recover(&s, seqno, (UINT64_C(1) << MG_LIFE_SHIFT) + seqno, 0);
+	}
+	solo_step(&s, (mg_input) {.type = MG_IN_START,.up = true});
+	assert_int_equal(mg_node_get_state(s.node), MG_STATE_NON_PRIMARY);
+	solo_wait(&s, 1000000);
+	epoch = mg_node_epoch(s.node);
+	assert_true(epoch > 1);
+	assert_int_equal(mg_node_delivered(s.node), 0);
+	assert_int_equal(mg_node_held(s.node), MG_ENTRIES_MAX);
+
+	hear_of_epoch(&s, epoch + 5);
+	solo_wait(&s, 1000000);
+	assert_int_equal(mg_node_epoch(s.node), epoch);
+
+	/* What it leads with is on its disk: everything comes out, piece by piece. */
+	solo_step(&s, (mg_input) {.type = MG_IN_FLUSHED,.seqno = MG_ENTRIES_MAX});
+	for (int k = 0; k < 1000 && mg_node_delivered(s.node) < MG_ENTRIES_MAX; k++)
+	{
+		before = mg_node_delivered(s.node);
+		solo_step(&s, (mg_input) {.type = MG_IN_COMMITTED,.seqno = before});
+		solo_step(&s, (mg_input) {.type = MG_IN_ROUND_END});
+		assert_in_range(mg_node_delivered(s.node), before + 1, before + 2 * MG_DELIVER_BATCH_MAX);
+		assert_true(mg_node_delivered(s.node) == MG_ENTRIES_MAX || mg_node_wants_tick(s.node));
+	}
+	assert_int_equal(mg_node_delivered(s.node), MG_ENTRIES_MAX);
+	solo_wait(&s, 1000000);
+	assert_true(mg_node_epoch(s.node) > epoch + 5);
+	solo_free(&s);
+}
+
 int
 main(void)
 {
@@ -968,7 +1312,13 @@ main(void)
 		cmocka_unit_test(minority_delivers_nothing),
 		cmocka_unit_test(another_member_leads_when_the_leader_is_silent),
 		cmocka_unit_test(all_restarted_form_the_cluster_by_themselves),
+		cmocka_unit_test(who_holds_more_in_its_data_votes_for_nobody_behind_it),
+		cmocka_unit_test(a_member_from_an_old_copy_of_its_disk_joins_as_a_new_one),
 		cmocka_unit_test(admission_is_refused_with_a_reason),
+		cmocka_unit_test(payloads_that_come_after_their_order_find_their_entries),
+		cmocka_unit_test(a_joiner_does_not_stumble_over_its_own_log),
+		cmocka_unit_test(a_refusal_of_an_earlier_attempt_is_not_taken),
+		cmocka_unit_test(a_full_queue_is_worked_off_in_short_rounds),
 		cmocka_unit_test(damaged_frames_are_refused_and_counted),
 	};
 

@@ -253,8 +253,6 @@ deliver_writeset(mg_node *node, mg_entry *e)
 		mg_queue_front(&node->stamped_failed) == e->seqno;
 	mg_effect  *fx;
 
-	if (stamped_fail)
-		node->stamped_failed.head++;
 	if (status != MG_OK)
 	{
 		/* The frame's checksum was right: the origin made it so, and every node sees the same. */
@@ -333,8 +331,9 @@ deliver_view(mg_node *node, const mg_entry *e)
 		mg_fx_log(node, "group: view at seqno %llu cannot be read", (unsigned long long) e->seqno);
 }
 
+/* At most so many: the rest in the next round. */
 void
-mg_deliver_ready(mg_node *node)
+mg_deliver_ready(mg_node *node, uint32_t max)
 {
 	if (node->entries == NULL)
 		return;
@@ -348,6 +347,11 @@ mg_deliver_ready(mg_node *node)
 			break;				/* this node's appliers are far behind */
 		if (e->seqno <= node->known_upto && e->seqno > node->stamped_upto)
 			break;				/* its verdict will be named by a later entry */
+		if (max-- == 0)
+		{
+			node->more_to_deliver = true;
+			break;
+		}
 
 		check_stamps(node, &e->h);
 		if (node->own_failed.tail - node->own_failed.head == MG_FAILED_CAP)
@@ -360,6 +364,8 @@ mg_deliver_ready(mg_node *node)
 			deliver_writeset(node, e);
 		else
 			deliver_view(node, e);
+		if (!mg_queue_empty(&node->stamped_failed) && mg_queue_front(&node->stamped_failed) <= e->seqno)
+			node->stamped_failed.head++;
 		mg_entry_drop(node, e->seqno);
 	}
 }

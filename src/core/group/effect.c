@@ -109,8 +109,16 @@ mg_node_may_shift(mg_node_state from, mg_node_state to)
 void
 mg_node_shift(mg_node *node, mg_node_state to, const char *why)
 {
-	if (node->state == to)
+	if (node->state == to && strcmp(node->reason, why) == 0)
 		return;
+	if (node->state == to)
+	{
+		/* The same for another reason: the membership was given up. */
+		mg_fx_log(node, "node: state %s as before: %s", mg_node_state_name(to), why);
+		snprintf(node->reason, sizeof(node->reason), "%s", why);
+		mg_fx_add(node, MG_FX_STATE);
+		return;
+	}
 	MG_ASSERT(mg_node_may_shift(node->state, to));
 	mg_fx_log(node, "node: state %s -> %s: %s", mg_node_state_name(node->state), mg_node_state_name(to), why);
 	node->state = to;

@@ -180,6 +180,8 @@ mg_no_leader(mg_node *node, const char *why)
 
 /* ------------------------------------------------------------------ elections */
 
+#define VOTE_REQUEST_BYTES	(8 + 1 + 8 + 8 + 8)	/* before its addresses */
+
 static void
 put_vote_request(mg_node *node, int i)
 {
@@ -240,6 +242,32 @@ mg_leader_is_there(const mg_node *node)
 		node->now_us - node->leader_us < mg_suspect_us(node, &node->peers[l]);
 }
 
+/*
+ * Arbitrators do not lead, nor do members of weight 0: with arbitrators' votes
+ * one could, without the acknowledgements of those that count as having the data.
+ */
+bool
+mg_may_lead(const mg_member *member)
+{
+	return member->role == MG_ROLE_DATA && member->weight > 0;
+}
+
+static bool
+has_room_to_lead(const mg_node *node)
+{
+	return node->appended - node->delivered < MG_ENTRIES_MAX;	/* for the entry that an epoch begins with */
+}
+
+static bool
+self_may_lead(const mg_node *node)
+{
+	int			m = mg_view_find(&node->latest, node->self);
+	int			o = mg_is_joint(node) ? mg_view_find(&node->old, node->self) : -1;
+
+	return node->appended >= node->position && has_room_to_lead(node) &&
+		((m >= 0 && mg_may_lead(&node->latest.members[m])) || (o >= 0 && mg_may_lead(&node->old.members[o])));
+}
+
 /* Data members before this one begin earlier, so that mostly one alone asks. */
 static int64_t
 turn(mg_node *node)
@@ -247,7 +275,7 @@ turn(mg_node *node)
 	int64_t		rank = 0;
 
 	for (uint32_t m = 0; m < node->latest.n; m++)
-		if (node->latest.members[m].role == MG_ROLE_DATA && node->latest.members[m].id < node->self &&
+		if (mg_may_lead(&node->latest.members[m]) && node->latest.members[m].id < node->self &&
 			mg_member_is_heard(node, node->latest.members[m].id))
 			rank++;
 	return rank * MG_ELECT_STEP_US + (int64_t) chance(node, MG_ELECT_STEP_US / 2);
@@ -264,7 +292,7 @@ mg_elect_tick(mg_node *node)
 	if (node->leading)
 	{
 		/* Somebody has promised a higher epoch and is deaf to this one: go above it. */
-		if (node->seen_epoch > node->epoch && node->now_us >= node->elect_at)
+		if (node->seen_epoch > node->epoch && node->now_us >= node->elect_at && has_room_to_lead(node))
 		{
 			node->elect_at = node->now_us + MG_ELECT_RETRY_US;
 			ask_for_votes(node, MG_VOTE_REAL);
@@ -298,7 +326,7 @@ mg_elect_tick(mg_node *node)
 	node->elect_at = node->now_us + MG_ELECT_RETRY_US + turn(node) + (int64_t) chance(node, MG_ELECT_RETRY_US);
 	ask_for_votes(node, MG_VOTE_ASKING);
 	/* Who may not lead wants no vote, only an answer: it tells where the others are. */
-	if (mg_is_arbitrator(node) || node->appended < node->position || !mg_still_counts(node))
+	if (!self_may_lead(node))
 		node->electing = MG_VOTE_NONE;
 	count_votes(node);
 }
@@ -333,6 +361,12 @@ is_advanced(const mg_node *node, uint64_t epoch, mg_seqno seqno)
 #if MG_CANARY == 5
 	return true;
 #endif
+	/*
+	 * The data is ahead of the own log (durability memory, and the power went):
+	 * who lacks what it holds would only turn this node inconsistent.
+	 */
+	if (own_seqno < node->position && seqno < node->position)
+		return false;
 	return epoch > own_epoch || (epoch == own_epoch && seqno >= own_seqno);
 }
 
@@ -349,7 +383,7 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 	bool		granted;
 
 	mg_read_text(r, address, sizeof(address));
-	mg_read_text(r, sql_address, sizeof(sql_address));
+	mg_read_sql_address(r, sql_address, sizeof(sql_address));
 	if (!mg_reader_done(r) || kind < MG_VOTE_ASKING || kind > MG_VOTE_HANDOVER || fh->member == 0 ||
 		!mg_address_is_valid(address) || is_absurd(node, epoch) || promised > epoch)
 	{
@@ -372,7 +406,7 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 	snprintf(node->peers[i].sql_address, sizeof(node->peers[i].sql_address), "%s", sql_address);
 	if (is_over(node, fh->member))
 	{
-		mg_put_not_member(node, i, fh->member, 0);
+		mg_put_not_member(node, i, fh->member, MG_NO_MEMBER_VIEW, fh->incarnation);
 		return;
 	}
 	if (promised > node->seen_epoch)
@@ -430,7 +464,7 @@ mg_on_handover(mg_node *node, int i)
 {
 	if (node->self == 0 || mg_is_arbitrator(node) || !mg_active(node) || node->leading ||
 		node->peers[i].member != node->leader || node->electing > MG_VOTE_ASKING || node->leave_asked ||
-		node->appended < node->position || mg_view_find(&node->latest, node->self) < 0)
+		!self_may_lead(node) || mg_view_find(&node->latest, node->self) < 0)
 		return;
 	node->elect_at = node->now_us + MG_ELECT_RETRY_US + turn(node);
 	ask_for_votes(node, MG_VOTE_HANDOVER);
@@ -635,17 +669,47 @@ mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 
 /* ------------------------------------------------------------ no member any more */
 
-/* why: 0 the view was changed, 1 the log does not reach back to what it needs. */
 void
-mg_put_not_member(mg_node *node, int i, mg_member_id whom, uint8_t why)
+mg_put_not_member(mg_node *node, int i, mg_member_id whom, mg_no_member why, uint64_t incarnation)
 {
 	size_t		mark = mg_msg_peer(node, i, MG_MSG_NOT_MEMBER);
 	mg_buf	   *b = &node->peers[i].out;
 
-	mg_buf_put_u8(b, why);
+	mg_buf_put_u8(b, (uint8_t) why);
 	mg_buf_put_u64(b, node->view.id);
 	mg_buf_put_u32(b, whom);
+	mg_buf_put_u64(b, incarnation);
 	mg_msg_end(b, mark);
+}
+
+/*
+ * A member in a life that is over, or another process in the same life: a late
+ * frame, or it was started from an old copy of its disk.  In that case it would
+ * search for the others for ever.
+ */
+void
+mg_on_earlier_life(mg_node *node, const mg_frame_header *fh, mg_reader *r)
+{
+	char		address[MG_ADDRESS_BYTES_MAX];
+	int			i = mg_peer_of_member(node, fh->member);
+
+	(void) mg_read_bytes(r, VOTE_REQUEST_BYTES);
+	mg_read_text(r, address, sizeof(address));
+	if (r->bad || i < 0 || node->peers[i].incarnation == fh->incarnation || !mg_address_is_valid(address))
+		return;
+	if (strcmp(node->peers[i].address, address) != 0)
+	{
+		i = mg_peer_of_incarnation(node, fh->incarnation);
+		if (i < 0)
+		{
+			i = mg_peer_add(node, MG_PEER_GONE, address);
+			if (i < 0)
+				return;
+			node->peers[i].incarnation = fh->incarnation;
+		}
+		node->peers[i].gone_us = node->now_us;
+	}
+	mg_put_not_member(node, i, fh->member, MG_NO_MEMBER_EARLIER_LIFE, fh->incarnation);
 }
 
 void
@@ -654,12 +718,15 @@ mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	uint8_t		why = mg_read_u8(r);
 	uint64_t	view_id = mg_read_u64(r);
 	mg_member_id whom = mg_read_u32(r);
+	uint64_t	incarnation = mg_read_u64(r);
 
 	if (!mg_reader_done(r) || node->self == 0 || whom != node->self || node->leading ||
 		(!mg_state_is_synced(node->state) && node->state != MG_STATE_NON_PRIMARY && node->state != MG_STATE_JOINED))
 		return;
-	if (why == 0 && view_id <= node->view.id && fh->epoch <= node->promised)
+	if (why == MG_NO_MEMBER_VIEW && view_id <= node->view.id && fh->epoch <= node->promised)
 		return;
+	if (why == MG_NO_MEMBER_EARLIER_LIFE && incarnation != node->config.incarnation)
+		return;					/* said to a process before this one */
 	if (node->leave_asked)
 	{
 		/* The view without this node was made, its word of it got lost. */
@@ -671,6 +738,7 @@ mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 		mg_fx_answer(node, true, "left the cluster", "");
 		return;
 	}
-	mg_give_up_membership(node, why == 0 ? "the cluster went on without this node" :
-						  "no member's log reaches back to what this node needs");
+	mg_give_up_membership(node, why == MG_NO_MEMBER_VIEW ? "the cluster went on without this node" :
+						  why == MG_NO_MEMBER_LOG ? "no member's log reaches back to what this node needs" :
+						  "others have seen this member in a later life: this node was started from an old copy of its disk");
 }

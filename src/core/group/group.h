@@ -36,6 +36,8 @@
 #define MG_JOIN_NEAR		256			/* a learner this close to the tip becomes a member */
 #define MG_FLOOR_DELAY_US	50000		/* submissions on their way through shared memory */
 #define MG_ORDER_BATCH_MAX	1024
+#define MG_DELIVER_BATCH_MAX	1024	/* in one go: a round stays short */
+#define MG_ELECT_ROOM		64			/* entries kept free for the views of elections */
 #define MG_GONE_US			2000000
 #define MG_ACK_LAZY_US		1000
 #define MG_SAMPLES_MAX		32
@@ -57,6 +59,7 @@ typedef struct mg_pending
 	uint8_t		flags;
 	int32_t		slot;			/* own messages only, else -1 */
 	int64_t		sent_us;
+	mg_seqno	missed_at;		/* the last entry that was ordered from here without its payload; outlives the message */
 } mg_pending;
 
 /* Unordered messages of one origin, by msgno. */
@@ -163,6 +166,14 @@ typedef enum mg_vote_kind
 	MG_VOTE_REAL,
 	MG_VOTE_HANDOVER			/* real, and the leader itself wants it */
 } mg_vote_kind;
+
+/* Why somebody is no member any more. */
+typedef enum mg_no_member
+{
+	MG_NO_MEMBER_VIEW = 0,		/* the view was changed */
+	MG_NO_MEMBER_LOG,			/* the log does not reach back to what it needs */
+	MG_NO_MEMBER_EARLIER_LIFE	/* the member has been seen in a later life than this process's */
+} mg_no_member;
 
 /* Can a snapshot help somebody who is refused? */
 typedef enum mg_refusal
@@ -279,7 +290,9 @@ struct mg_node
 	int64_t		commit_us;		/* when `committed` last moved */
 	uint64_t	frames_damaged;
 	bool		answer_due;		/* a command waits for its answer */
+	char		loss[MG_REASON_BYTES_MAX];	/* what a forced bootstrap may lose: a part of its answer */
 	bool		leave_asked;
+	bool		more_to_deliver;	/* the last round did not get to the end */
 	bool		desynced;
 	bool		wants_snapshot;	/* joining: whatever its data is */
 	mg_view	   *offer;			/* who could give a snapshot, NULL: none is needed */
@@ -328,6 +341,7 @@ extern void mg_state_rehash(mg_node *node);
 
 /* ---- peer.c ---- */
 extern bool mg_address_is_valid(const char *address);
+extern void mg_read_sql_address(mg_reader *r, char *to, size_t cap);
 extern int	mg_peer_of_incarnation(const mg_node *node, uint64_t incarnation);
 extern int	mg_peer_of_member(const mg_node *node, mg_member_id id);
 extern int	mg_peer_of_address(const mg_node *node, const char *address);
@@ -356,6 +370,7 @@ extern mg_seqno mg_min_seen(mg_node *node);
 extern void mg_queue_push(mg_seqno_queue *q, mg_seqno s);
 extern bool mg_queue_empty(const mg_seqno_queue *q);
 extern mg_seqno mg_queue_front(const mg_seqno_queue *q);
+extern uint32_t mg_queue_above(const mg_seqno_queue *q, mg_seqno s);
 extern void mg_payload_free(mg_node *node, uint8_t *bytes, uint32_t len);
 extern uint8_t *mg_payload_copy(mg_node *node, const void *bytes, size_t len);
 extern mg_origin *mg_origin_find(mg_node *node, mg_member_id id);
@@ -383,7 +398,7 @@ extern void mg_inconsistent(mg_node *node, const char *why);
 extern void mg_mark_floor(mg_node *node);
 extern void mg_look_ahead(mg_node *node, const mg_entry_header *h, mg_seqno seqno);
 extern void mg_own_submissions_unknown(mg_node *node);
-extern void mg_deliver_ready(mg_node *node);
+extern void mg_deliver_ready(mg_node *node, uint32_t max);
 extern void mg_give_up_membership(mg_node *node, const char *why);
 
 /* ---- lead.c ---- */
@@ -393,6 +408,7 @@ extern void mg_order_view(mg_node *node, mg_view *view);
 extern void mg_lead_membership(mg_node *node);
 
 /* ---- elect.c ---- */
+extern bool mg_may_lead(const mg_member *member);
 extern bool mg_leader_is_there(const mg_node *node);
 extern mg_member_id mg_first_id(uint64_t epoch);
 extern void mg_elect_tick(mg_node *node);
@@ -404,7 +420,8 @@ extern void mg_on_vote_reply(mg_node *node, int i, mg_reader *r);
 extern void mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r);
 extern void mg_on_handover(mg_node *node, int i);
 extern void mg_no_leader(mg_node *node, const char *why);
-extern void mg_put_not_member(mg_node *node, int i, mg_member_id whom, uint8_t why);
+extern void mg_put_not_member(mg_node *node, int i, mg_member_id whom, mg_no_member why, uint64_t incarnation);
+extern void mg_on_earlier_life(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 extern void mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 
 /* ---- join.c ---- */
@@ -412,7 +429,7 @@ extern void mg_put_join_request(mg_node *node, int i);
 extern void mg_put_refuse(mg_node *node, int i, mg_refusal kind, const char *text, const char *hint);
 extern void mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r);
 extern void mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r);
-extern void mg_on_refuse(mg_node *node, mg_reader *r);
+extern void mg_on_refuse(mg_node *node, mg_reader *r, bool same_version);
 extern void mg_join_failed(mg_node *node, const char *text, const char *hint);
 extern void mg_join_tick(mg_node *node);
 extern void mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force);

@@ -24,6 +24,7 @@ mg_put_refuse(mg_node *node, int i, mg_refusal kind, const char *text, const cha
 	mg_buf_put_text(&node->peers[i].out, text);
 	mg_buf_put_text(&node->peers[i].out, hint);
 	mg_buf_put_u8(&node->peers[i].out, (uint8_t) kind);
+	mg_buf_put_u64(&node->peers[i].out, node->peers[i].incarnation);
 	if (kind != MG_REFUSED)
 		mg_view_encode(&node->peers[i].out, &node->latest);
 	mg_msg_end(&node->peers[i].out, mark);
@@ -208,7 +209,7 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_read_text(r, q.cluster, sizeof(q.cluster));
 	mg_read_text(r, q.name, sizeof(q.name));
 	mg_read_text(r, q.address, sizeof(q.address));
-	mg_read_text(r, q.sql_address, sizeof(q.sql_address));
+	mg_read_sql_address(r, q.sql_address, sizeof(q.sql_address));
 	q.wants_snapshot = mg_read_u8(r) != 0;
 	mg_read_copy(r, q.uuid.bytes, sizeof(q.uuid.bytes));
 	q.position = mg_read_u64(r);
@@ -222,7 +223,7 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 		node->frames_damaged++;
 		return;
 	}
-	if (node->self == 0 || fh->incarnation == node->config.incarnation)
+	if (node->self == 0 || node->state == MG_STATE_INCONSISTENT || fh->incarnation == node->config.incarnation)
 		return;					/* nobody to admit anyone: silence, the asker times out */
 
 	/* Whoever asked from there before is gone. */
@@ -395,8 +396,9 @@ need_snapshot(mg_node *node, const mg_view *offer, bool nothing_lost, const char
 	fx->hint_at = hint_at;
 }
 
+/* Another version's refusal has the same texts; what follows them is its own. */
 void
-mg_on_refuse(mg_node *node, mg_reader *r)
+mg_on_refuse(mg_node *node, mg_reader *r, bool same_version)
 {
 	mg_view		offer;
 	char		text[MG_REASON_BYTES_MAX];
@@ -406,12 +408,15 @@ mg_on_refuse(mg_node *node, mg_reader *r)
 	mg_read_text(r, hint, sizeof(hint));
 	if (r->bad || (node->state != MG_STATE_PRIMARY && node->state != MG_STATE_JOINER))
 		return;
-	if (!mg_is_arbitrator(node) && r->p < r->end)	/* another version's refusal may end here */
+	if (same_version)
 	{
 		mg_refusal	kind = mg_read_u8(r);
+		uint64_t	whom = mg_read_u64(r);
 
-		if ((kind == MG_REFUSED_TOO_OLD || kind == MG_REFUSED_DIFFERS) && mg_view_decode(r, &offer) == MG_OK &&
-			mg_reader_done(r))
+		if (r->bad || whom != node->config.incarnation)
+			return;				/* an earlier attempt, whose data may have been other */
+		if (!mg_is_arbitrator(node) && (kind == MG_REFUSED_TOO_OLD || kind == MG_REFUSED_DIFFERS) &&
+			mg_view_decode(r, &offer) == MG_OK && mg_reader_done(r))
 		{
 			need_snapshot(node, &offer, kind == MG_REFUSED_TOO_OLD, text, hint);
 			return;
@@ -467,14 +472,30 @@ mg_forced_epoch(const mg_node *node, uint64_t highest)
 	return highest == 0 ? 1 : highest + 1024 + mg_mix64(node->config.incarnation) % 32768;
 }
 
-static bool
-knows_other_members(const mg_node *node)
+/* The other members that this node knows, by name; returns how many. */
+static uint32_t
+name_other_members(const mg_node *node, char *names, size_t cap)
 {
+	uint32_t	n = 0;
+	uint32_t	unnamed = 0;
+	size_t		len = 0;
+
+	names[0] = '\0';
 	for (uint32_t m = 0; m < node->latest.n; m++)
-		if (node->latest.members[m].id != node->self &&
-			strcmp(node->latest.members[m].name, node->config.name) != 0)
-			return true;
-	return false;
+	{
+		const char *name = node->latest.members[m].name;
+
+		if (node->latest.members[m].id == node->self || strcmp(name, node->config.name) == 0)
+			continue;
+		n++;
+		if (unnamed > 0 || len + strlen(name) + sizeof(", and 99 more") >= cap)
+			unnamed++;
+		else
+			len += (size_t) snprintf(names + len, cap - len, "%s%s", len > 0 ? ", " : "", name);
+	}
+	if (unnamed > 0)
+		snprintf(names + len, cap - len, " and %u more", unnamed);
+	return n;
 }
 
 void
@@ -485,6 +506,9 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	uint64_t	epoch = node->promised;
 	mg_member_id next = node->latest.next_member_id;
 	char		text[MG_REASON_BYTES_MAX];
+	char		names[MG_REASON_BYTES_MAX / 2];
+	uint32_t	others = name_other_members(node, names, sizeof(names));
+	mg_seqno	kept = node->appended > node->position ? node->appended : node->position;
 
 	node->answer_due = true;
 	if (mg_is_arbitrator(node))
@@ -497,11 +521,12 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 		mg_fx_answer(node, false, "this node is in a cluster already", "Call mgrepl.leave() first.");
 		return;
 	}
-	if (knows_other_members(node) && !force)
+	if (others > 0 && !force)
 	{
-		snprintf(text, sizeof(text), "the last primary component that this node knows has %u members", node->latest.n);
+		snprintf(text, sizeof(text), "the cluster has other members: %s; they may hold transactions after seqno %llu, where this node's end",
+				 names, (unsigned long long) kept);
 		mg_fx_answer(node, false, text,
-					 "A majority of them forms the cluster again by itself as soon as it runs. If that can never be: transactions that only the others hold are lost with mgrepl.bootstrap(force => true), and they must be rebuilt from this node.");
+					 "A majority of all members forms the cluster again by itself as soon as it runs. If that can never be: mgrepl.bootstrap(force => true) goes on without them. Those transactions are then lost, and members that hold them must be rebuilt.");
 		return;
 	}
 	if (node->known_upto == UINT64_MAX || node->known_upto > node->stamped_upto)
@@ -547,12 +572,18 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	 * What the own log holds counts as agreed: the operator says that this
 	 * node goes on alone.  It comes out before the new view is in force.
 	 */
+	if (others > 0)
+	{
+		snprintf(node->loss, sizeof(node->loss), "this node goes on without %s: transactions after seqno %llu that only they hold are lost",
+				 names, (unsigned long long) kept);
+		mg_fx_log(node, "bootstrap: %s", node->loss);
+	}
 	node->self = 0;
 	mg_node_shift(node, MG_STATE_JOINED, "begins a primary component by itself");
 	node->heard_delivered = node->appended;
 	node->epoch = node->promised = epoch;
 	node->leader = UINT32_MAX;
-	mg_deliver_ready(node);
+	mg_deliver_ready(node, UINT32_MAX);
 	if (node->state != MG_STATE_JOINED || node->delivered < node->appended)
 	{
 		mg_node_shift(node, MG_STATE_OPEN, "the writeset log contradicts itself");
@@ -661,7 +692,7 @@ static bool
 has_company(const mg_node *node)
 {
 	for (uint32_t m = 0; m < node->latest.n; m++)
-		if (node->latest.members[m].id != node->self && node->latest.members[m].role == MG_ROLE_DATA)
+		if (node->latest.members[m].id != node->self && mg_may_lead(&node->latest.members[m]))
 			return true;
 	return false;
 }
@@ -724,9 +755,9 @@ mg_leave_tick(mg_node *node)
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 	{
 		const mg_peer *p = &node->peers[i];
+		int			m = p->kind == MG_PEER_MEMBER ? mg_view_find(&node->latest, p->member) : -1;
 
-		if (p->kind != MG_PEER_MEMBER || p->role != MG_ROLE_DATA || !p->acked || p->leaving ||
-			mg_view_find(&node->latest, p->member) < 0 || !mg_member_is_heard(node, p->member))
+		if (m < 0 || !mg_may_lead(&node->latest.members[m]) || !p->acked || p->leaving || !mg_member_is_heard(node, p->member))
 			continue;
 		if (best < 0 || p->held > node->peers[best].held)
 			best = i;

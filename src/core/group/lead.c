@@ -53,12 +53,11 @@ stamp(mg_node *node, mg_entry_header *h, mg_seqno floor)
 	h->floor = floor;
 	h->cert_upto = node->delivered > node->tail_cert_upto ? node->delivered : node->tail_cert_upto;
 	h->n_failed = 0;
-	for (uint32_t i = q->head; i != q->tail; i++)
+	/* Those below are named by an entry on its way. */
+	for (uint32_t i = mg_queue_above(q, node->tail_cert_upto); i != q->tail; i++)
 	{
 		mg_seqno	s = q->ring[i & (MG_FAILED_CAP - 1)];
 
-		if (s <= node->tail_cert_upto)
-			continue;			/* named by an entry on its way */
 		if (h->n_failed == MG_ENTRY_FAILED_MAX)
 		{
 			h->cert_upto = s - 1;

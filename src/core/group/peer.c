@@ -20,6 +20,15 @@ mg_address_is_valid(const char *address)
 	return strspn(colon + 1, "0123456789") == strlen(colon + 1);
 }
 
+/* One that cannot be right counts as not told. */
+void
+mg_read_sql_address(mg_reader *r, char *to, size_t cap)
+{
+	mg_read_text(r, to, cap);
+	if (!mg_address_is_valid(to))
+		to[0] = '\0';
+}
+
 int
 mg_peer_of_incarnation(const mg_node *node, uint64_t incarnation)
 {

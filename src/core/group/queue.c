@@ -28,6 +28,25 @@ mg_queue_front(const mg_seqno_queue *q)
 	return q->ring[q->head & (MG_FAILED_CAP - 1)];
 }
 
+/* Where in the ring those above `s` begin; q->tail if there are none. */
+uint32_t
+mg_queue_above(const mg_seqno_queue *q, mg_seqno s)
+{
+	uint32_t	from = 0,
+				to = q->tail - q->head;
+
+	while (from < to)
+	{
+		uint32_t	middle = from + (to - from) / 2;
+
+		if (q->ring[(q->head + middle) & (MG_FAILED_CAP - 1)] <= s)
+			from = middle + 1;
+		else
+			to = middle;
+	}
+	return q->head + from;
+}
+
 void
 mg_payload_free(mg_node *node, uint8_t *bytes, uint32_t len)
 {
@@ -97,9 +116,12 @@ mg_origin_get(mg_node *node, mg_member_id id)
 static void
 pending_free(mg_node *node, mg_pending *p)
 {
+	mg_seqno	missed_at = p->missed_at;
+
 	mg_payload_free(node, p->bytes, p->len);
 	memset(p, 0, sizeof(*p));
 	p->slot = -1;
+	p->missed_at = missed_at;
 }
 
 /* The message has a place in the order now: everything up to it is past. */
@@ -335,6 +357,8 @@ mg_entry_add(mg_node *node, const mg_entry_header *h, uint8_t *payload, uint32_t
 			}
 			if (h->origin != node->self || h->msgno >> MG_LIFE_SHIFT == node->life)
 				origin_advance(node, o, h->msgno);
+			if (!e->have)
+				p->missed_at = seqno;
 		}
 	}
 }

@@ -33,19 +33,16 @@ on_payload(mg_node *node, int i, mg_reader *r)
 		return;
 	if (msgno < o->next_msgno)
 	{
-		/* Ordered before it came: one of the waiting entries may be missing it. */
-		for (mg_seqno s = node->appended + 1; s <= node->ordered; s++)
-		{
-			mg_entry   *e = mg_entry_at(node, s);
+		/* Ordered before it came: the entry may still be missing it. */
+		mg_entry   *e = mg_entry_at(node, o->ring[msgno & MG_PENDING_MASK].missed_at);
 
-			if (!e->have && e->h.origin == from->member && e->h.msgno == msgno)
-			{
-				e->payload = mg_payload_copy(node, bytes, len);
-				e->len = (uint32_t) len;
-				e->have = true;
-				mg_append_ready(node);
-				break;
-			}
+		if (e->seqno > node->appended && !e->have && e->h.type == MG_ENTRY_WRITESET &&
+			e->h.origin == from->member && e->h.msgno == msgno)
+		{
+			e->payload = mg_payload_copy(node, bytes, len);
+			e->len = (uint32_t) len;
+			e->have = true;
+			mg_append_ready(node);
 		}
 		return;
 	}
@@ -73,7 +70,7 @@ static bool
 has_room(const mg_node *node)
 {
 	return node->ordered == node->delivered ||
-		(node->ordered - node->delivered < MG_ENTRIES_MAX - 1 && node->payload_bytes <= MG_PAYLOAD_BYTES_MAX);
+		(node->ordered - node->delivered < MG_ENTRIES_MAX - MG_ELECT_ROOM && node->payload_bytes <= MG_PAYLOAD_BYTES_MAX);
 }
 
 static void
@@ -200,7 +197,7 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	}
 	if (from < node->log_first && from <= node->appended && node->peers[i].kind == MG_PEER_MEMBER && node->leading)
 	{
-		mg_put_not_member(node, i, node->peers[i].member, 1);
+		mg_put_not_member(node, i, node->peers[i].member, MG_NO_MEMBER_LOG, node->peers[i].incarnation);
 		return;
 	}
 	if (from > node->appended || from < node->log_first)
@@ -326,7 +323,7 @@ on_other_version(mg_node *node, const mg_frame_header *fh, mg_reader *r, uint16_
 	{
 		mg_read_text(&body, skip, sizeof(skip));
 		if (!body.bad)
-			mg_on_refuse(node, &body);
+			mg_on_refuse(node, &body, false);
 	}
 	if (type != MG_MSG_JOIN_REQUEST || node->self == 0)
 		return;
@@ -408,7 +405,7 @@ on_admission(mg_node *node, const mg_frame_header *fh, int i, mg_msg_type type, 
 		return i;
 	if (type == MG_MSG_REFUSE)
 	{
-		mg_on_refuse(node, body);
+		mg_on_refuse(node, body, true);
 		return node->peers[i].kind == MG_PEER_NONE ? -1 : i;
 	}
 	if (node->peers[i].incarnation == 0)
@@ -504,7 +501,12 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 		return;					/* its own voice */
 	i = sender(node, &fh);
 	if (i == STALE)
+	{
+		while (mg_msg_next(&r, &type, &body))
+			if (type == MG_MSG_VOTE_REQUEST && node->self != 0)
+				mg_on_earlier_life(node, &fh, &body);
 		return;
+	}
 	if (i >= 0)
 	{
 		/* Away for a while: its log could not move. */

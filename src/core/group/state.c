@@ -54,6 +54,18 @@ mg_state_save(mg_node *node)
 	fx->len = b->len - at;
 }
 
+bool
+mg_state_cluster(const void *bytes, size_t len, mg_uuid *uuid)
+{
+	mg_reader	r;
+
+	mg_reader_init(&r, bytes, len);
+	if (mg_read_u16(&r) != STATE_VERSION)
+		return false;
+	mg_read_copy(&r, uuid->bytes, sizeof(uuid->bytes));
+	return !r.bad;
+}
+
 void
 mg_state_restore(mg_node *node, const void *bytes, size_t len)
 {
@@ -168,7 +180,7 @@ mg_state_recover(mg_node *node, const mg_input *in)
 	mg_entry_add(node, &h, mg_payload_copy(node, bytes, len), (uint32_t) len);
 	mg_append_ready(node);
 	node->flushed = node->appended;
-	mg_deliver_ready(node);
+	mg_deliver_ready(node, UINT32_MAX);
 }
 
 /* A view that takes this node out is in the log, but perhaps not agreed: until then its word is needed. */
@@ -235,16 +247,16 @@ mg_state_start(mg_node *node, bool intact)
 			node->latest = node->old;	/* its entry did not get into the log */
 		if (node->latest.id > node->appended)
 			node->latest.id = node->latest.members_id;
-#if MG_CANARY == 12
-		intact = true;
-#endif
-		if (!intact || node->overflown)
-			why = "the writeset log has lost entries that were durable";
-		else if (empty && node->position > 0 && !is_only_data_member(node))
-			why = "the writeset log is gone, and what comes next cannot be judged without it";
-		else if (node->appended < node->position && node->log_first > node->appended + 1)
-			why = "the writeset log ends before the data and cannot be continued";
 	}
+#if MG_CANARY == 12
+	intact = true;
+#endif
+	if (!intact || node->overflown)
+		why = "its disk has lost what was durable, or is an old copy";
+	else if (empty && node->position > 0 && !is_only_data_member(node))
+		why = "the writeset log is gone, and what comes next cannot be judged without it";
+	else if (node->appended < node->position && node->log_first > node->appended + 1)
+		why = "the writeset log ends before the data and cannot be continued";
 	if (why == NULL && !mg_still_counts(node))
 		why = "its last view was never agreed";
 	if (why != NULL)
@@ -282,5 +294,5 @@ mg_state_start(mg_node *node, bool intact)
 	mg_peers_follow(node, &node->latest, false);
 	if (mg_is_joint(node))
 		mg_peers_follow(node, &node->old, false);
-	mg_deliver_ready(node);
+	mg_deliver_ready(node, UINT32_MAX);
 }

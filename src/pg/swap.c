@@ -1,0 +1,793 @@
+/*
+ * pg/swap.c - see swap.h.
+ *
+ * How: renameat2(RENAME_EXCHANGE) puts each entry of the copy into its place
+ * and the old one into the copy's, in one step that nobody can see half of.  At
+ * no moment does the data directory lack what a starting postmaster reads
+ * before it loads libraries (PG_VERSION, global/pg_control, the configuration).
+ * Which entries have been exchanged is told by their inode numbers, which the
+ * journal holds: so the exchange can be interrupted anywhere and resumed, and
+ * each step is repeated at will.
+ *
+ * Who: the postmaster, when it is the last process of the server: in its last
+ * callback at exit (on_proc_exit; shared memory is gone, postmaster.pid is
+ * not), then it executes the server anew: same process, same arguments.  A
+ * postmaster that finds the journal at its start does the same before it has
+ * looked into the data.
+ *
+ * Rejected: a symbolic link as data directory (not how servers are set up);
+ * renaming the whole directory (it may be a mount point, and its parent
+ * somebody else's); two renames per entry (a crash between them leaves a
+ * directory without global/, in which no server starts, so none can mend it).
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "common/file_perm.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+#include "utils/timestamp.h"
+
+#include "host/statefile.h"
+#include "pg/guc.h"
+#include "pg/swap.h"
+
+#define MAGIC "mgrepl swap 1"
+#define BACKUP_LABEL "backup_label"
+#define TRIAL "pgsql_tmp.mgrepl_trial"
+
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE 2
+#endif
+
+/* What PostgreSQL's data consists of; all of it is in every base backup, empty or not. */
+static const char *const entries[] = {
+	"base", "global", "pg_commit_ts", "pg_dynshmem", "pg_logical", "pg_multixact", "pg_notify",
+	"pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp", "pg_subtrans", "pg_tblspc",
+	"pg_twophase", "pg_wal", "pg_xact"
+};
+
+/*
+ * The journal's body: 0-terminated texts, each with a letter that says what it
+ * is: P phase, M place that was made, F place that was found, E entry
+ * ("dev:inode:name"), O where the old data goes, G gcache_dir, S seeds.
+ */
+typedef struct Journal
+{
+	char		bytes[MG_STATEFILE_BYTES_MAX];
+	size_t		len;
+} Journal;
+
+static pid_t postmaster = 0;	/* of the process that has installed the callback */
+
+/* ------------------------------------------------------------- small parts */
+
+static void
+reason(char *why, size_t cap, const char *what, const char *path)
+{
+	snprintf(why, cap, "%s \"%s\": %s", what, path, strerror(errno));
+}
+
+static bool
+exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+static bool
+sync_path(const char *path)
+{
+	int			fd;
+	int			rc;
+
+	if (!enableFsync)
+		return true;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	rc = fsync(fd);
+	close(fd);
+	return rc == 0;
+}
+
+static int
+exchange(const char *a, const char *b)
+{
+#if defined(__linux__) && defined(SYS_renameat2)
+	return (int) syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+#else
+	errno = ENOSYS;
+	return -1;
+#endif
+}
+
+/*
+ * For tests: the process kills itself at this step (MGREPL_TEST_STOP_AT in the
+ * environment of the postmaster).  Every step of the exchange has a number.
+ */
+static void
+step_done(void)
+{
+	static int	n = 0;
+	const char *at = getenv("MGREPL_TEST_STOP_AT");
+
+	if (at != NULL && ++n == atoi(at))
+		kill(getpid(), SIGKILL);
+}
+
+bool
+mgrepl_remove_tree(const char *path)
+{
+	DIR		   *dir;
+	struct dirent *de;
+	bool		ok = true;
+	struct stat st;
+
+	if (lstat(path, &st) != 0)
+		return errno == ENOENT;
+	if (!S_ISDIR(st.st_mode))
+		return unlink(path) == 0;
+	if ((dir = opendir(path)) == NULL)
+		return false;
+	while ((de = readdir(dir)) != NULL)
+	{
+		char		below[MAXPGPATH];
+
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+			continue;
+		if (IsUnderPostmaster && InterruptPending)
+		{
+			closedir(dir);		/* the caller's next call goes on here */
+			CHECK_FOR_INTERRUPTS();
+			errno = EINTR;
+			return false;
+		}
+		snprintf(below, sizeof(below), "%s/%s", path, de->d_name);
+		ok = mgrepl_remove_tree(below) && ok;
+	}
+	closedir(dir);
+	return rmdir(path) == 0 && ok;
+}
+
+/* ------------------------------------------------------------------ journal */
+
+static void
+put(Journal *j, char kind, const char *text)
+{
+	size_t		len = strlen(text);
+
+	if (j->len + len + 2 > sizeof(j->bytes))
+	{
+		j->len = sizeof(j->bytes) + 1;	/* write refuses it */
+		return;
+	}
+	j->bytes[j->len++] = kind;
+	memcpy(j->bytes + j->len, text, len + 1);
+	j->len += len + 1;
+}
+
+/* The next text of this kind behind *at, or NULL. */
+static const char *
+get(const Journal *j, char kind, size_t *at)
+{
+	while (*at < j->len)
+	{
+		const char *text = j->bytes + *at;
+
+		*at += strlen(text) + 1;
+		if (text[0] == kind)
+			return text + 1;
+	}
+	return NULL;
+}
+
+static const char *
+get_one(const Journal *j, char kind)
+{
+	size_t		at = 0;
+
+	return get(j, kind, &at);
+}
+
+static MgSwapPhase
+journal_read(Journal *j)
+{
+	const char *magic;
+	const char *phase;
+	mg_status	status = mg_statefile_read(MGREPL_JOURNAL_FILE, j->bytes, sizeof(j->bytes) - 1, &j->len);
+
+	if (status == MG_E_NOT_FOUND)
+		return MG_SWAP_NONE;
+	if (status != MG_OK)
+		return MG_SWAP_UNKNOWN;
+	j->bytes[j->len] = '\0';
+	magic = get_one(j, 'V');
+	phase = get_one(j, 'P');
+	if (magic == NULL || phase == NULL || strcmp(magic, MAGIC) != 0)
+		return MG_SWAP_UNKNOWN;
+	return strcmp(phase, "copy") == 0 ? MG_SWAP_COPY :
+		strcmp(phase, "ready") == 0 ? MG_SWAP_READY : MG_SWAP_UNKNOWN;
+}
+
+static bool
+journal_write(const Journal *j, char *why, size_t cap)
+{
+	if (mg_statefile_write(MGREPL_JOURNAL_FILE, j->bytes, j->len) == MG_OK)
+		return true;
+	reason(why, cap, "cannot write", MGREPL_JOURNAL_FILE);
+	return false;
+}
+
+MgSwapPhase
+mgrepl_swap_phase(void)
+{
+	Journal    *j = palloc(sizeof(Journal));
+	MgSwapPhase phase = journal_read(j);
+
+	pfree(j);
+	return phase;
+}
+
+/* ------------------------------------------------------------- before it */
+
+bool
+mgrepl_swap_possible(char *why, size_t cap)
+{
+	static const char *const names[] = {TRIAL "1", TRIAL "2"};
+	bool		ok = true;
+
+	for (int i = 0; i < 2; i++)
+		if (mkdir(names[i], pg_dir_create_mode) != 0 && errno != EEXIST)
+		{
+			reason(why, cap, "the data directory is not writable: cannot make", names[i]);
+			return false;
+		}
+	if (exchange(names[0], names[1]) != 0)
+	{
+		reason(why, cap, "the file system cannot exchange two directories (renameat2) in", DataDir);
+		ok = false;
+	}
+	for (int i = 0; i < 2; i++)
+		(void) rmdir(names[i]);
+	return ok;
+}
+
+bool
+mgrepl_swap_begin(const MgSwapPlace *places, int n, char *why, size_t cap)
+{
+	Journal    *j = palloc0(sizeof(Journal));
+	bool		ok;
+
+	put(j, 'V', MAGIC);
+	put(j, 'P', "copy");
+	for (int i = 0; i < n; i++)
+		put(j, places[i].made ? 'M' : 'F', places[i].path);
+	ok = journal_write(j, why, cap);
+	pfree(j);
+	return ok;
+}
+
+bool
+mgrepl_swap_ready(const char *seeds, bool keep, char *why, size_t cap)
+{
+	Journal    *j = palloc0(sizeof(Journal));
+	char		text[MAXPGPATH];
+	struct stat st;
+	bool		ok = true;
+
+	put(j, 'V', MAGIC);
+	put(j, 'P', "ready");
+	put(j, 'S', seeds);
+	put(j, 'G', mgrepl_gcache_dir);
+	if (keep)
+	{
+		pg_time_t	now = timestamptz_to_time_t(GetCurrentTimestamp());
+		struct pg_tm *tm = pg_gmtime(&now);
+
+		snprintf(text, sizeof(text), MGREPL_KEPT_DIR ".%04d%02d%02dT%02d%02d%02dZ", tm->tm_year + 1900, tm->tm_mon + 1,
+				 tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec);
+		put(j, 'O', text);
+	}
+	else
+		put(j, 'O', MGREPL_OLD_DIR);
+	for (int i = 0; i < lengthof(entries) && ok; i++)
+	{
+		snprintf(text, sizeof(text), MGREPL_STAGING_DIR "/%s", entries[i]);
+		if (stat(text, &st) != 0 || lstat(text, &st) != 0)
+		{
+			reason(why, cap, "the copy is not whole", text);
+			ok = false;
+		}
+		snprintf(text, sizeof(text), "%llu:%llu:%s", (unsigned long long) st.st_dev, (unsigned long long) st.st_ino,
+				 entries[i]);
+		put(j, 'E', text);
+	}
+	if (ok && !exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL))
+	{
+		reason(why, cap, "the copy is not whole", MGREPL_STAGING_DIR "/" BACKUP_LABEL);
+		ok = false;
+	}
+	if (ok && (!sync_path(MGREPL_STAGING_DIR) || !sync_path(".")))
+	{
+		reason(why, cap, "cannot flush to disk", MGREPL_STAGING_DIR);
+		ok = false;
+	}
+	ok = ok && journal_write(j, why, cap);
+	pfree(j);
+	return ok;
+}
+
+/* ---------------------------------------------------------------- leftovers */
+
+/* Has this transfer's machinery made that directory?  Only those are removed themselves. */
+static bool
+made_by_us(const char *path)
+{
+	return strstr(path, ".mgrepl_") != NULL;
+}
+
+static bool
+same_file(const char *a, const char *b)
+{
+	struct stat sa;
+	struct stat sb;
+
+	return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+static bool
+in_use_as_tablespace(const char *target)
+{
+	DIR		   *dir = opendir("pg_tblspc");
+	struct dirent *de;
+	bool		found = false;
+
+	while (dir != NULL && !found && (de = readdir(dir)) != NULL)
+	{
+		char		link[MAXPGPATH];
+
+		if (de->d_name[0] == '.')
+			continue;
+		snprintf(link, sizeof(link), "pg_tblspc/%s", de->d_name);
+		found = same_file(link, target);
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return found;
+}
+
+/* Where a symbolic link leads to; false if it is none. */
+static bool
+link_target(const char *path, char *to, size_t cap)
+{
+	ssize_t		n = readlink(path, to, cap - 1);
+
+	if (n <= 0)
+		return false;
+	to[n] = '\0';
+	return true;
+}
+
+static void
+remove_or_tell(const char *path)
+{
+	if (!mgrepl_remove_tree(path))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("mgrepl: cannot remove \"%s\": %m", path),
+				 errhint("Remove it by hand; it is no longer needed.")));
+}
+
+/* The files of tablespaces that a data directory which is not in use links to. */
+static void
+remove_tablespaces(const char *data)
+{
+	char		links[MAXPGPATH];
+	DIR		   *dir;
+	struct dirent *de;
+
+	snprintf(links, sizeof(links), "%s/pg_tblspc", data);
+	if ((dir = opendir(links)) == NULL)
+		return;
+	while ((de = readdir(dir)) != NULL)
+	{
+		char		link[MAXPGPATH * 2];
+		char		target[MAXPGPATH];
+		char		files[MAXPGPATH * 2];
+
+		snprintf(link, sizeof(link), "%s/%s", links, de->d_name);
+		if (de->d_name[0] == '.' || !link_target(link, target, sizeof(target)) || in_use_as_tablespace(target))
+			continue;
+		snprintf(files, sizeof(files), "%s/%s", target, TABLESPACE_VERSION_DIRECTORY);
+		remove_or_tell(files);
+		if (made_by_us(target))
+			(void) rmdir(target);
+	}
+	closedir(dir);
+}
+
+/* WAL that lies elsewhere.  Only its files: the new WAL's directory may lie below. */
+static void
+remove_wal(const char *data)
+{
+	char		link[MAXPGPATH];
+	char		target[MAXPGPATH];
+	char		path[MAXPGPATH * 2];
+	DIR		   *dir;
+	struct dirent *de;
+
+	snprintf(link, sizeof(link), "%s/pg_wal", data);
+	if (!link_target(link, target, sizeof(target)) || same_file(target, "pg_wal") || (dir = opendir(target)) == NULL)
+		return;
+	while ((de = readdir(dir)) != NULL)
+	{
+		struct stat st;
+
+		snprintf(path, sizeof(path), "%s/%s", target, de->d_name);
+		if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+			(void) unlink(path);
+	}
+	closedir(dir);
+	snprintf(path, sizeof(path), "%s/archive_status", target);
+	remove_or_tell(path);
+	if (made_by_us(target))
+		(void) rmdir(target);
+}
+
+static void
+remove_data(const char *data)
+{
+	if (!exists(data))
+		return;
+	remove_tablespaces(data);
+	remove_wal(data);
+	remove_or_tell(data);
+}
+
+bool
+mgrepl_swap_has_leftovers(void)
+{
+	MgSwapPhase phase = mgrepl_swap_phase();
+
+	return phase == MG_SWAP_COPY || (phase == MG_SWAP_NONE && exists(MGREPL_STAGING_DIR));
+}
+
+bool
+mgrepl_swap_has_old(void)
+{
+	return exists(MGREPL_OLD_DIR);
+}
+
+/* What a place was given: a directory that was there before stays, empty. */
+static void
+empty_place(const char *path, bool made)
+{
+	DIR		   *dir;
+	struct dirent *de;
+
+	if (made)
+	{
+		remove_or_tell(path);
+		return;
+	}
+	if ((dir = opendir(path)) == NULL)
+		return;
+	while ((de = readdir(dir)) != NULL)
+	{
+		char		below[MAXPGPATH * 2];
+
+		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
+			continue;
+		snprintf(below, sizeof(below), "%s/%s", path, de->d_name);
+		remove_or_tell(below);
+	}
+	closedir(dir);
+}
+
+void
+mgrepl_swap_discard(void)
+{
+	Journal    *j = palloc(sizeof(Journal));
+	MgSwapPhase phase = journal_read(j);
+
+	if (phase == MG_SWAP_COPY)
+	{
+		const char *path;
+
+		for (size_t at = 0; (path = get(j, 'M', &at)) != NULL;)
+			empty_place(path, true);
+		for (size_t at = 0; (path = get(j, 'F', &at)) != NULL;)
+			empty_place(path, false);
+	}
+	if (phase == MG_SWAP_COPY || phase == MG_SWAP_NONE)
+	{
+		remove_data(MGREPL_STAGING_DIR);
+		if (phase == MG_SWAP_COPY && !exists(MGREPL_STAGING_DIR))
+		{
+			(void) unlink(MGREPL_JOURNAL_FILE);
+			(void) sync_path(".");
+		}
+	}
+	pfree(j);
+}
+
+void
+mgrepl_swap_discard_old(void)
+{
+	remove_data(MGREPL_OLD_DIR);
+}
+
+/* ------------------------------------------------------------- the exchange */
+
+/*
+ * No server can start on this, with or without the library, until the copy's
+ * own backup_label takes its place.
+ */
+static bool
+put_guard(char *why, size_t cap)
+{
+	static const char text[] =
+		"mgrepl is putting new data into this directory, and was interrupted.\n"
+		"Start the server with shared_preload_libraries = 'mgrepl': it goes on and comes up.\n";
+	int			fd = open(BACKUP_LABEL, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, pg_file_create_mode);
+	bool		ok = fd >= 0 && write(fd, text, sizeof(text) - 1) == sizeof(text) - 1 && (!enableFsync || fsync(fd) == 0);
+
+	if (!ok)
+		reason(why, cap, "cannot write", BACKUP_LABEL);
+	if (fd >= 0)
+		close(fd);
+	return ok && sync_path(".");
+}
+
+static bool
+exchange_entry(const char *entry, char *why, size_t cap)
+{
+	unsigned long long dev;
+	unsigned long long ino;
+	int			name_at = 0;
+	char		staged[MAXPGPATH];
+	struct stat st;
+	int			rc;
+
+	if (sscanf(entry, "%llu:%llu:%n", &dev, &ino, &name_at) < 2 || name_at == 0)
+	{
+		errno = EINVAL;
+		reason(why, cap, "the journal has an entry that it should not have", entry);
+		return false;
+	}
+	entry += name_at;
+	snprintf(staged, sizeof(staged), MGREPL_STAGING_DIR "/%s", entry);
+	if (lstat(entry, &st) == 0)
+	{
+		if (st.st_ino == (ino_t) ino)
+			return true;		/* it is in its place */
+		rc = exchange(staged, entry);
+	}
+	else
+		rc = rename(staged, entry);
+	if (rc != 0 || !sync_path(MGREPL_STAGING_DIR) || !sync_path("."))
+	{
+		reason(why, cap, "cannot put in its place", staged);
+		return false;
+	}
+	step_done();
+	return true;
+}
+
+/* Every step can be repeated, each is durable before the next. */
+static bool
+finish(const Journal *j, char *why, size_t cap)
+{
+	const char *entry;
+	const char *old = get_one(j, 'O');
+	const char *gcache = get_one(j, 'G');
+	const char *seeds = get_one(j, 'S');
+	char		path[MAXPGPATH];
+
+	step_done();
+	if (exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL))
+	{
+		if (!put_guard(why, cap))
+			return false;
+		step_done();
+	}
+	for (size_t at = 0; (entry = get(j, 'E', &at)) != NULL;)
+		if (!exchange_entry(entry, why, cap))
+			return false;
+
+	/* The data is another's from here on: its log and identity must not meet it. */
+	snprintf(path, sizeof(path), "%s/" MGREPL_REPLACED_FILE, gcache);
+	if (mg_statefile_write(path, seeds, strlen(seeds)) != MG_OK)
+	{
+		reason(why, cap, "cannot write", path);
+		return false;
+	}
+	step_done();
+	if (exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL) &&
+		(rename(MGREPL_STAGING_DIR "/" BACKUP_LABEL, BACKUP_LABEL) != 0 || !sync_path(".")))
+	{
+		reason(why, cap, "cannot put in its place", BACKUP_LABEL);
+		return false;
+	}
+	step_done();
+	if (rename(MGREPL_STAGING_DIR, old) != 0 && errno != ENOENT)
+	{
+		reason(why, cap, "cannot put the old data away as", old);
+		return false;
+	}
+	if (!sync_path("."))
+	{
+		reason(why, cap, "cannot flush to disk", DataDir);
+		return false;
+	}
+	step_done();
+	if (unlink(MGREPL_JOURNAL_FILE) != 0 || !sync_path("."))
+	{
+		reason(why, cap, "cannot remove", MGREPL_JOURNAL_FILE);
+		return false;
+	}
+	step_done();
+	return true;
+}
+
+/* ---------------------------------------------------------- the server anew */
+
+/* Does an argument, or the environment, say where things are relative to where the server was started? */
+static bool
+has_relative_path(char *const *argv)
+{
+	bool		data_given = false;
+
+	for (int i = 1; argv[i] != NULL; i++)
+	{
+		const char *path = NULL;
+
+		if (strncmp(argv[i], "-D", 2) == 0)
+			path = argv[i][2] != '\0' ? argv[i] + 2 : argv[i + 1];
+		else if (strstr(argv[i], "_file=") != NULL || strstr(argv[i], "-file=") != NULL ||
+				 strstr(argv[i], "data_directory=") != NULL || strstr(argv[i], "data-directory=") != NULL)
+			path = strchr(argv[i], '=') + 1;
+		if (path == NULL)
+			continue;
+		data_given |= strncmp(argv[i], "-D", 2) == 0;
+		if (!is_absolute_path(path))
+			return true;
+	}
+	return !data_given && getenv("PGDATA") != NULL && !is_absolute_path(getenv("PGDATA"));
+}
+
+/*
+ * The arguments that this process was started with.  Those that were relative
+ * to a directory which is no longer the current one are said again, absolute:
+ * the last one counts.
+ */
+static char **
+own_arguments(void)
+{
+	static char bytes[65536];
+	char	  **argv;
+	int			argc = 0;
+	int			fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t		n = fd < 0 ? -1 : read(fd, bytes, sizeof(bytes));
+
+	if (fd >= 0)
+		close(fd);
+	if (n <= 0 || n == sizeof(bytes))
+		return NULL;
+	for (ssize_t i = 0; i < n; i++)
+		argc += bytes[i] == '\0';
+	argv = malloc((argc + 10) * sizeof(char *));
+	if (argv == NULL)
+		return NULL;
+	argc = 0;
+	for (char *p = bytes; p < bytes + n; p += strlen(p) + 1)
+		argv[argc++] = p;
+	argv[argc] = NULL;
+	argv[0] = my_exec_path;
+	if (has_relative_path(argv))
+	{
+		argv[argc++] = "-D";
+		argv[argc++] = DataDir;
+		argv[argc++] = "-c";
+		argv[argc++] = psprintf("config_file=%s", ConfigFileName);
+		argv[argc++] = "-c";
+		argv[argc++] = psprintf("hba_file=%s", HbaFileName);
+		argv[argc++] = "-c";
+		argv[argc++] = psprintf("ident_file=%s", IdentFileName);
+		argv[argc] = NULL;
+	}
+	return argv;
+}
+
+/* Returns only if it failed. */
+static void
+execute_anew(void)
+{
+	char	  **argv = own_arguments();
+	sigset_t	none;
+	long		open_max = sysconf(_SC_OPEN_MAX);
+
+	if (argv == NULL)
+	{
+		errno = ENOENT;
+		return;
+	}
+	ereport(LOG, (errmsg("mgrepl: the new data is in place, the server starts anew")));
+
+	/* A handler may be running this; and nothing of the old server's sockets and pipes may stay open. */
+	sigemptyset(&none);
+	(void) sigprocmask(SIG_SETMASK, &none, NULL);
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, 3U, ~0U, 0) != 0)
+#endif
+		for (int fd = 3; fd < Min(open_max, 65536); fd++)
+			(void) close(fd);
+	execv(my_exec_path, argv);
+}
+
+/* Returns what to say when it could not be done; does not return when it could. */
+static void
+exchange_and_start(int elevel)
+{
+	Journal    *j = malloc(sizeof(Journal));
+	char		why[MAXPGPATH * 2] = "out of memory";
+	MgSwapPhase phase = j == NULL ? MG_SWAP_UNKNOWN : journal_read(j);
+	bool		done;
+
+	if (phase == MG_SWAP_NONE || phase == MG_SWAP_COPY)
+	{
+		free(j);
+		return;
+	}
+	if (phase == MG_SWAP_UNKNOWN)
+		strlcpy(why, "\"" MGREPL_JOURNAL_FILE "\" cannot be read", sizeof(why));
+	done = phase == MG_SWAP_READY && finish(j, why, sizeof(why));
+	if (done)
+	{
+		execute_anew();
+		snprintf(why, sizeof(why), "the server could not be executed anew: %s", strerror(errno));
+	}
+	free(j);
+	ereport(elevel,
+			(errmsg("mgrepl: putting the snapshot in place of the data has failed: %s", why),
+			 done ? errhint("Start the server: the new data is in place.") :
+			 errhint("Mend what is wrong and start the server, with mgrepl in shared_preload_libraries: it goes on where it was interrupted.")));
+}
+
+/* All other processes of the server have ended, in order, if the code is 0. */
+static void
+at_postmaster_exit(int code, Datum arg)
+{
+	if (code == 0 && getpid() == postmaster && !IsUnderPostmaster)
+		exchange_and_start(LOG);
+}
+
+void
+mgrepl_swap_install(void)
+{
+	if (!IsPostmasterEnvironment)
+	{
+		if (exists(MGREPL_JOURNAL_FILE) && mgrepl_swap_phase() != MG_SWAP_COPY)
+			ereport(FATAL,
+					(errmsg("mgrepl is putting new data into this directory, and was interrupted"),
+					 errhint("Start the server in the ordinary way: it goes on and comes up.")));
+		return;
+	}
+	exchange_and_start(FATAL);
+	postmaster = getpid();
+	on_proc_exit(at_postmaster_exit, (Datum) 0);
+}
