@@ -25,6 +25,7 @@
 #ifdef __linux__
 #include <sys/prctl.h>
 #endif
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -50,6 +51,7 @@
 
 #define LINE_BYTES		1024
 #define POLL_MS			100
+#define COPY_NICE		10		/* nothing else runs on a joiner; but a member on the same machine has clients */
 #define ARGUMENTS_MAX	(MGREPL_SST_TABLESPACES_MAX + 32)
 
 /* A program that makes the copy. */
@@ -111,6 +113,7 @@ become(const Program *p, int out, pid_t parent)
 #ifdef PR_SET_PDEATHSIG
 	(void) prctl(PR_SET_PDEATHSIG, SIGKILL);
 #endif
+	(void) setpriority(PRIO_PROCESS, 0, COPY_NICE);
 	if (getppid() != parent)
 		_exit(127);
 	for (int sig = 1; sig < 32; sig++)
@@ -192,7 +195,7 @@ take_line(const char *line, char *last, size_t cap)
 	}
 	else if (sscanf(line, "progress %llu %llu", &done, &total) != 2)
 	{
-		if (line[0] != '\0')
+		if (line[0] != '\0' && strcmp(line, "waiting for checkpoint") != 0)
 		{
 			ereport(LOG, (errmsg("mgrepl joiner: %s", line)));
 			strlcpy(last, line, cap);
@@ -525,7 +528,7 @@ transfer(void)
 	}
 	if (troubles.len == 0)
 		appendStringInfoString(&troubles, "no member can give a snapshot");
-	mgrepl_transfer_fail(psprintf("no snapshot could be had: %s", troubles.data), hint);
+	mgrepl_transfer_fail(psprintf("%s, and no snapshot could be had: %s", t->why, troubles.data), hint);
 }
 
 /* -------------------------------------------------------------------- life */

@@ -113,6 +113,7 @@ typedef struct Provider
 	int64		snapshot_pause;	/* before the next transfer, if this one fails */
 	int64		ordered_at;		/* the transfer that is under way; 0: none is */
 	int64		clean_at;		/* when to look after that next */
+	bool		by_force;		/* told to take a snapshot whatever its data is */
 	bool		clean_due;		/* a transfer has left something; removed by a joiner worker */
 	bool		old_there;		/* replaced data, removed when the node is SYNCED */
 	uint32		generation;		/* of the log: that of the last cut that the node asked for */
@@ -820,17 +821,20 @@ forget_seeds(void)
 /*
  * Who was told to join, and needs a snapshot for it, goes on with that after a
  * crash too: this file beside the log says so until it has got one, or has
- * been told to leave.  (Where data belongs to a cluster, that alone says so.)
+ * been told to leave.  It holds the addresses, behind a "!" if the snapshot is
+ * to be taken whatever the own data is.
  */
 #define WISH_FILE "joining"
 
 static void
-remember_wish(void)
+remember_wish(bool by_force)
 {
 	char		path[MAXPGPATH];
+	char		text[sizeof(me.seeds) + 1];
 
+	snprintf(text, sizeof(text), "%s%s", by_force ? "!" : "", me.seeds);
 	file_path(path, sizeof(path), WISH_FILE);
-	if (mg_statefile_write(path, me.seeds, strlen(me.seeds)) != MG_OK)
+	if (mg_statefile_write(path, text, strlen(text)) != MG_OK)
 		ereport(LOG, (errcode_for_file_access(), errmsg("mgrepl: cannot write \"%s\": %m", path)));
 }
 
@@ -838,12 +842,15 @@ static bool
 has_wish(void)
 {
 	char		path[MAXPGPATH];
+	char		text[sizeof(me.seeds) + 1];
 	size_t		len;
 
 	file_path(path, sizeof(path), WISH_FILE);
-	if (mg_statefile_read(path, me.seeds, sizeof(me.seeds) - 1, &len) != MG_OK)
+	if (mg_statefile_read(path, text, sizeof(text) - 1, &len) != MG_OK)
 		return false;
-	me.seeds[len] = '\0';
+	text[len] = '\0';
+	me.by_force = text[0] == '!';
+	strlcpy(me.seeds, text + (me.by_force ? 1 : 0), sizeof(me.seeds));
 	return true;
 }
 
@@ -852,6 +859,7 @@ forget_wish(void)
 {
 	char		path[MAXPGPATH];
 
+	me.by_force = false;
 	file_path(path, sizeof(path), WISH_FILE);
 	(void) unlink(path);
 }
@@ -1128,7 +1136,7 @@ carry_out(mg_effects *fx)
 				}
 				answer(e->ok, at, (const char *) fx->bytes.data + e->hint_at);
 				if (e->ok)
-					me.rejoin_at = 0;
+					me.rejoin_at = me.snapshot_pause = 0;
 				else if (me.rejoin_at != 0)
 					me.rejoin_at = me.now + REJOIN_US;
 				break;
@@ -1449,6 +1457,7 @@ take_command(void)
 			break;
 		case MG_COMMAND_JOIN:
 			me.rejoin_at = 0;
+			forget_wish();
 			addresses_of(c->argument, addresses, sizeof(addresses));
 			if (mg_state_is_synced(mg_node_get_state(me.node)) && names_a_member(addresses))
 			{
@@ -1479,6 +1488,7 @@ take_command(void)
 			else
 			{
 				me.rejoin_at = 0;
+				me.by_force = true;
 				strlcpy(me.seeds, addresses, sizeof(me.seeds));
 				rebuild(addresses);
 			}
@@ -1566,11 +1576,15 @@ static void
 read_position(void)
 {
 	bool		clustered;
+	uint32		open = MG_NODE_OPEN;
 
 	StartTransactionCommand();
 	clustered = mgrepl_position_read(&me.position);
 	CommitTransactionCommand();
 
+	/* Clients that come before the first status must not be told that this node has never joined. */
+	if (clustered)
+		(void) pg_atomic_compare_exchange_u32(&mgrepl_shared->node_state, &open, MG_NODE_NON_PRIMARY);
 	pg_atomic_write_u32(&mgrepl_shared->clustered, clustered ? MG_CLUSTERED_YES : MG_CLUSTERED_NO);
 	if (pg_atomic_read_u32(&mgrepl_shared->initialized) == 0)
 	{
@@ -1688,6 +1702,14 @@ fill_order(bool nothing_lost)
 	t->keep_old = !me.asked && !nothing_lost;
 }
 
+/* Nothing will be otherwise soon: ever longer pauses. */
+static void
+rejoin_later(void)
+{
+	me.snapshot_pause = me.snapshot_pause == 0 ? SNAPSHOT_PAUSE_US : Min(me.snapshot_pause * 2, SNAPSHOT_PAUSE_MAX_US);
+	me.rejoin_at = me.now + me.snapshot_pause;
+}
+
 /*
  * A member has said why this node cannot join with what it has.  Nobody who
  * waits for an answer gets one before the copy begins, or cannot.
@@ -1703,7 +1725,7 @@ order_snapshot(bool nothing_lost, const char *why, const char *hint)
 	{
 		answer(false, why, hint);
 		if (me.rejoin_at != 0)
-			me.rejoin_at = me.now + REJOIN_US;
+			rejoin_later();
 		return;
 	}
 	fill_order(nothing_lost);
@@ -1711,13 +1733,14 @@ order_snapshot(bool nothing_lost, const char *why, const char *hint)
 	{
 		answer(false, why, "No member tells where its server can be reached (mgrepl.sql_address): start this node from a base backup.");
 		if (me.rejoin_at != 0)
-			me.rejoin_at = me.now + SNAPSHOT_PAUSE_US;
+			rejoin_later();
 		return;
 	}
 	ereport(LOG,
 			(errmsg("mgrepl: snapshot: needed, %s: members=%u automatic=%s", why, t->n_donors, t->automatic ? "yes" : "no")));
+	strlcpy(t->why, why, sizeof(t->why));
 	if (me.asked)
-		remember_wish();
+		remember_wish(me.by_force);
 	me.rejoin_at = 0;
 	me.ordered_at = me.now;
 	mgrepl_transfer_order();
@@ -1740,10 +1763,7 @@ snapshot_failed(void)
 	me.ordered_at = 0;
 	node_renew();
 	if (again)
-	{
-		me.snapshot_pause = me.snapshot_pause == 0 ? SNAPSHOT_PAUSE_US : Min(me.snapshot_pause * 2, SNAPSHOT_PAUSE_MAX_US);
-		me.rejoin_at = me.now + me.snapshot_pause;
-	}
+		rejoin_later();
 	else
 		forget_wish();
 }
@@ -1883,12 +1903,15 @@ static void
 maybe_rejoin(void)
 {
 	if (me.ordered_at != 0 || me.rejoin_at == 0 || me.now < me.rejoin_at || me.seeds[0] == '\0' || shutdown_asked ||
-		pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 || !ring_is_drained())
+		(!me.by_force && (pg_atomic_read_u64(&mgrepl_shared->apply_failed) != 0 || !ring_is_drained())))
 		return;
 	if (mg_node_get_state(me.node) != MG_STATE_OPEN && !me.evicted)
 		return;
 	me.rejoin_at = me.now + REJOIN_US;
-	join(me.seeds);
+	if (me.by_force)
+		rebuild(me.seeds);
+	else
+		join(me.seeds);
 }
 
 /*

@@ -5,11 +5,12 @@
 #
 #   make test TIER=unit              one tier: lint unit regress pgtap tap
 #   make test TESTS=test/t/002*.pl   these TAP tests only
+#   make test-long                   the same, with more rounds where a test has rounds
 #   make bench BENCH_FILTER=update   systems, scripts, clients that match
 #   make bench-group                 ordering alone; how long a fault is felt
 #   make bench-transfer              nodes that come and go: catching up, copying
 
-.PHONY: deps demo demo-stop test bench bench-group bench-transfer lint
+.PHONY: deps demo demo-stop test test-long bench bench-group bench-transfer lint
 
 deps:
 	@bash test/deps test
@@ -22,6 +23,9 @@ demo-stop:
 
 test:
 	@bash test/run
+
+test-long:
+	@MGREPL_LONG=1 bash test/run
 
 bench:
 	@bash test/bench/run

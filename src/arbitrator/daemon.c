@@ -222,7 +222,9 @@ on_effect(void *arg, const mg_effect *e, const char *text, const char *hint)
 		case MG_FX_SAVE:
 			return save_state(text, e->len);
 		case MG_FX_LOG:
-			mg_report(MG_LOG_INFO, "%s", text);
+
+			/* It asks again and again: why not, is told once. */
+			mg_report(me.refusal[0] != '\0' ? MG_LOG_DEBUG : MG_LOG_INFO, "%s", text);
 			break;
 		case MG_FX_STATE:
 			write_seeds();
@@ -235,6 +237,8 @@ on_effect(void *arg, const mg_effect *e, const char *text, const char *hint)
 		case MG_FX_ANSWER:
 			if (e->ok)
 			{
+				if (me.refusal[0] != '\0')
+					mg_report(MG_LOG_INFO, "has joined after all");
 				me.rejoin_at = 0;
 				me.refusal[0] = '\0';
 			}

@@ -2,10 +2,12 @@
  * cli/program.c - runs another program, reads its words, ends it when this one
  * is told to end; and pg_basebackup in particular.
  *
- * How: fork and exec with an argument vector.  The program is the leader of a
- * process group of its own, because pg_basebackup has a child that must end
- * with it, and because a key pressed on the terminal is this program's to deal
- * with.  Should this program be killed, the kernel tells the other one.
+ * How: fork and exec with an argument vector.  The program runs in a process
+ * group of its own, because a key pressed on the terminal is this program's to
+ * deal with, and because pg_basebackup has a child that goes on for ever when
+ * its parent is killed.  The leader of that group is a guard between this
+ * program and the other one: told to end, or told by the kernel that this
+ * program was killed, it ends the whole group.
  */
 #include "cli/cli.h"
 
@@ -36,10 +38,8 @@ become(const cli_program *program, int out, int failed)
 {
 	int			null;
 
-	(void) setpgid(0, 0);
-	(void) prctl(PR_SET_PDEATHSIG, SIGTERM);
-	signal(SIGINT, SIG_DFL);
 	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
 	signal(SIGPIPE, SIG_DFL);
 	setenv("LC_ALL", "C", 1);	/* its words are read */
@@ -50,6 +50,41 @@ become(const cli_program *program, int out, int failed)
 		execvp(program->path, (char *const *) (uintptr_t) program->args);
 	(void) !write(failed, &errno, sizeof(errno));
 	_exit(127);
+}
+
+static void
+end_group(int number)
+{
+	signal(number, SIG_IGN);	/* it is meant for the others */
+	(void) kill(0, SIGTERM);
+}
+
+static void __attribute__((noreturn))
+guard(const cli_program *program, pid_t parent, int out, int failed)
+{
+	int			status;
+	pid_t		child;
+
+	(void) setpgid(0, 0);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGTERM, end_group);
+	(void) prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(127);				/* it was killed before it could be told */
+	child = fork();
+	if (child == 0)
+		become(program, out, failed);
+	if (child < 0)
+	{
+		(void) !write(failed, &errno, sizeof(errno));
+		_exit(127);
+	}
+	close(out);
+	close(failed);
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
 /* Keeps the end of what was said, for the message about a failure. */
@@ -127,6 +162,7 @@ cli_program_run(cli_program *program)
 	int			failed[2];
 	int			error = 0;
 	int			status;
+	pid_t		parent = getpid();
 	pid_t		child;
 
 	program->args[program->n_args] = NULL;
@@ -142,7 +178,7 @@ cli_program_run(cli_program *program)
 	fflush(NULL);
 	child = fork();
 	if (child == 0)
-		become(program, out[1], failed[1]);
+		guard(program, parent, out[1], failed[1]);
 	error = errno;
 	close(out[1]);
 	close(failed[1]);

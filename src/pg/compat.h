@@ -9,7 +9,7 @@
 #include "miscadmin.h"
 #include "storage/proc.h"
 
-/* As in mgrepl.control; the name stands here because a data directory is as bound to it. */
+/* As in mgrepl.control. */
 #define MGREPL_EXTENSION_VERSION "1.0"
 
 #define MG_PG_MAJOR (PG_VERSION_NUM / 10000)

@@ -237,7 +237,7 @@ typedef struct MgCommand
 	char		argument[1024];	/* [owner: asker] */
 	int			asker;			/* proc number [owner: asker] */
 	bool		ok;				/* [owner: provider] */
-	char		message[MG_REASON_BYTES_MAX];	/* [owner: provider] */
+	char		message[1024];	/* [owner: provider] */
 	char		hint[MG_REASON_BYTES_MAX];		/* [owner: provider] */
 } MgCommand;
 
@@ -336,7 +336,8 @@ extern bool mgrepl_clustered_wait(void);
 /*
  * Must this backend's writes go to a cluster?  Just after the start of the
  * server nobody knows: then it waits, because a write that slips through on one
- * node alone would be lost or make the nodes differ.
+ * node alone would be lost or make the nodes differ.  While a snapshot is on its
+ * way here the answer is yes as well: what is written now would go with the old data.
  */
 static inline bool
 mgrepl_clustered(void)
@@ -346,7 +347,9 @@ mgrepl_clustered(void)
 	if (mgrepl_shared == NULL)
 		return false;
 	known = pg_atomic_read_u32(&mgrepl_shared->clustered);
-	return known == MG_CLUSTERED_UNKNOWN ? mgrepl_clustered_wait() : known == MG_CLUSTERED_YES;
+	if (known == MG_CLUSTERED_UNKNOWN)
+		return mgrepl_clustered_wait();
+	return known == MG_CLUSTERED_YES || mgrepl_transfer_stage_runs(mgrepl_transfer_stage());
 }
 
 #endif							/* MGREPL_SHMEM_H */

@@ -118,7 +118,7 @@ command_run(MgCommandKind kind, const char *argument)
 	uint32		expected = STAGE_FREE;
 	int			provider = provider_procno();
 	bool		ok;
-	char		message[MG_REASON_BYTES_MAX];
+	char		message[sizeof(command->message)];
 	char		hint[MG_REASON_BYTES_MAX];
 
 	/* Just after the start of the server it may still be on its way. */
@@ -172,12 +172,10 @@ command_run(MgCommandKind kind, const char *argument)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("%s", message[0] ? message : "the provider refused the command"),
 				 hint[0] ? errhint("%s", hint) : 0));
-	if (hint[0])
+	if (hint[0] && (kind == MG_COMMAND_JOIN || kind == MG_COMMAND_REBUILD))
+		ereport(NOTICE, (errmsg("%s", message), errhint("%s", hint)));	/* what happens now */
+	else if (hint[0])
 		ereport(WARNING, (errmsg("%s", hint)));	/* what it has cost */
-	if (hint[0] != '\0')
-		ereport(NOTICE,
-				(errmsg("%s", message),
-				 errhint("%s", hint)));
 }
 
 /*

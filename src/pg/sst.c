@@ -21,6 +21,7 @@
 
 #include "access/twophase.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "catalog/catversion.h"
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
@@ -85,7 +86,13 @@ said(PGconn *conn)
 	static char line[400];
 	const char *message = PQerrorMessage(conn);
 
-	strlcpy(line, message, sizeof(line));
+	const char *severity = strstr(message, "FATAL:  ");
+
+	/* "connection to server at ... failed: FATAL:  ...": one severity is enough, ours */
+	if (severity != NULL)
+		snprintf(line, sizeof(line), "%.*s%s", (int) (severity - message), message, severity + strlen("FATAL:  "));
+	else
+		strlcpy(line, message, sizeof(line));
 	line[strcspn(line, "\r\n")] = '\0';
 	return line[0] != '\0' ? line : "no reason given";
 }
@@ -678,9 +685,13 @@ mgrepl_sst_verify(MgTrouble *trouble)
 {
 	bool		here_ok;
 	bool		there_ok;
-	ControlFileData *here = get_controlfile(DataDir, &here_ok);
-	ControlFileData *there = get_controlfile(MGREPL_STAGING_DIR, &there_ok);
+	ControlFileData *here;
+	ControlFileData *there;
 
+	if (access(MGREPL_STAGING_DIR "/" XLOG_CONTROL_FILE, R_OK) != 0)
+		return trouble_is(trouble, "Look at the method of the transfer.", "the copy is not whole: it has no %s", XLOG_CONTROL_FILE);
+	here = get_controlfile(DataDir, &here_ok);
+	there = get_controlfile(MGREPL_STAGING_DIR, &there_ok);
 	if (!there_ok)
 		return trouble_is(trouble, "Try again, with another donor.", "the copy's control file is damaged");
 	if (here->pg_control_version != there->pg_control_version || here->catalog_version_no != there->catalog_version_no ||

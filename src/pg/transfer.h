@@ -47,6 +47,7 @@ typedef struct MgTransfer
 	pg_atomic_uint64 bytes_total;	/* 0: not known yet [atomic] */
 
 	/* the order [owner: provider, before stage] */
+	char		why[MG_REASON_BYTES_MAX];	/* this node needs a snapshot */
 	uint32		n_donors;
 	MgDonor		donors[MG_MEMBERS_MAX];
 	bool		automatic;		/* nobody has asked for it: the node came back, or the server restarted */

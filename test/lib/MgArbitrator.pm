@@ -15,9 +15,10 @@ use PostgreSQL::Test::Utils;
 
 my %running;
 
-=head1 MgArbitrator->new($name, option => value, ..., dir => ...)
+=head1 MgArbitrator->new($name, option => value, ..., dir => ..., net => [MgNetns, number])
 
-One that is not started yet, with a configuration file of these options.
+One that is not started yet, with a configuration file of these options; with
+C<net>, in that network.
 
 =cut
 
@@ -25,12 +26,14 @@ sub new
 {
 	my ($class, $name, %options) = @_;
 	my $tmp = $PostgreSQL::Test::Utils::tmp_check;
+	my ($net, $in) = @{ delete $options{net} // [] };
 	my $self = bless {
 		name    => $name,
+		enter   => $net ? [ 'nsenter', "--net=/proc/$net->{holders}[$in]{pid}/ns/net", qw(setpriv --ambient-caps=-all --inh-caps=-all) ] : [],
 		dir     => delete $options{dir} // "$tmp/$name",
 		config  => "$tmp/$name.conf",
 		logfile => "$tmp/log/$name.log",
-		address => '127.0.0.1:' . PostgreSQL::Test::Cluster::get_free_port(),
+		address => ($net ? $net->host($in) : '127.0.0.1') . ':' . PostgreSQL::Test::Cluster::get_free_port(),
 	}, $class;
 
 	$self->{options} = { node_name => $name, data_dir => $self->{dir}, listen_address => $self->{address}, %options };
@@ -64,7 +67,7 @@ sub log     { return -e $_[0]{logfile} ? slurp_file($_[0]{logfile}) : ''; }
 sub start
 {
 	my ($self) = @_;
-	$self->{run} = IPC::Run::start([ 'mgrepl-arbitrator', "--config=$self->{config}" ],
+	$self->{run} = IPC::Run::start([ @{ $self->{enter} }, 'mgrepl-arbitrator', "--config=$self->{config}" ],
 		'<', '/dev/null', '>>', $self->{logfile}, '2>&1');
 	$self->{pid} = ($self->{run}->{KIDS}[0]{PID});
 	$running{ $self->{pid} } = 1;

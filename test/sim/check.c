@@ -495,6 +495,7 @@ is_among_majority(world *w, const sim_host *h)
 	bool		more = true;
 	uint64_t	all = 0,
 				reached = 0;
+	bool		half = false;	/* is enough while a member has lost its identity */
 
 	in[h->index] = true;
 	while (more)
@@ -513,8 +514,10 @@ is_among_majority(world *w, const sim_host *h)
 		all += view->members[m].weight;
 		if (i < 0 || in[i])
 			reached += view->members[m].weight;
+		if (i < 0 || w->hosts[i].identity != view->members[m].id)
+			half = true;
 	}
-	return reached * 2 > all;
+	return reached * 2 > all || (half && reached * 2 == all);
 }
 
 /* Less than a majority is there: writes must have ended within the time to notice it. */
@@ -731,7 +734,7 @@ is_beyond_repair(const world *w, const mg_view *view)
 		there += view->members[m].weight;
 		if (h->role == MG_ROLE_DATA && h->store.committed > data)
 			data = h->store.committed;
-		if (h->role == MG_ROLE_DATA && h->log.last > log)
+		if (h->role == MG_ROLE_DATA && view->members[m].weight > 0 && h->log.last > log)
 			log = h->log.last;
 	}
 	return there * 2 <= all ? explained : data > log;

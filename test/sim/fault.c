@@ -743,13 +743,13 @@ converge(world *w)
 	if (!run_until(w, HEALED_US, all_write))
 	{
 		say_where_they_stand(w);
-		sim_fail(w, "not everybody takes writes %lld s after the faults have ended", (long long) (HEALED_US / SECOND));
+		sim_stuck(w, "not everybody takes writes %lld s after the faults have ended", (long long) (HEALED_US / SECOND));
 	}
 	w->load = false;
 	if (!run_until(w, QUIET_US, all_quiet))
 	{
 		say_where_they_stand(w);
-		sim_fail(w, "not everything has come to an end %lld s after the last client has stopped", (long long) (QUIET_US / SECOND));
+		sim_stuck(w, "not everything has come to an end %lld s after the last client has stopped", (long long) (QUIET_US / SECOND));
 	}
 }
 
@@ -814,7 +814,7 @@ minority_fails(world *w)
 	if (!run_until(w, SURVIVE_US, survivors_write))
 	{
 		say_where_they_stand(w);
-		sim_fail(w, "%d failed, and the others do not go on within %lld s", n_fail, (long long) (SURVIVE_US / SECOND));
+		sim_stuck(w, "%d failed, and the others do not go on within %lld s", n_fail, (long long) (SURVIVE_US / SECOND));
 	}
 	run_for(w, between(w, 0, 4 * SECOND));
 	heal(w);
@@ -856,7 +856,7 @@ fault_run(world *w)
 	if (!run_until(w, SETUP_US, all_synced))
 	{
 		say_where_they_stand(w);
-		sim_fail(w, "the cluster does not form");
+		sim_stuck(w, "the cluster does not form");
 	}
 	w->faults = true;
 	fault_next(w, 0, 0);
@@ -873,14 +873,14 @@ fault_run(world *w)
 		for (int i = 0; i < w->n; i++)
 			if (w->hosts[i].running)
 				TRACE(w, i, "needs its log from seqno %llu on", (unsigned long long) mg_node_log_needed(w->hosts[i].node));
-		sim_fail(w, "what all had committed at seqno %llu is kept still, the floor is at seqno %llu",
+		sim_stuck(w, "what all had committed at seqno %llu is kept still, the floor is at seqno %llu",
 				 (unsigned long long) w->settled, (unsigned long long) w->history[w->n_history].floor);
 	}
 	w->load = false;
 	if (!run_until(w, QUIET_US, all_quiet))
 	{
 		say_where_they_stand(w);
-		sim_fail(w, "not everything has come to an end");
+		sim_stuck(w, "not everything has come to an end");
 	}
 	check_end(w);
 }

@@ -20,19 +20,40 @@
 
 static sigjmp_buf failed;
 static char reason[600];
+static bool stuck;				/* it was liveness that failed */
 static char tail[TAIL_LINES][LINE_BYTES];
 static uint64_t n_lines;
 static int	n_tail = 60;
+
+static void
+set_reason(const world *w, const char *format, va_list args)
+{
+	int			at = snprintf(reason, sizeof(reason), "%.6f s: ", (double) w->now / 1e6);
+
+	vsnprintf(reason + at, sizeof(reason) - (size_t) at, format, args);
+}
 
 void
 sim_fail(world *w, const char *format, ...)
 {
 	va_list		args;
-	int			at = snprintf(reason, sizeof(reason), "%.6f s: ", (double) w->now / 1e6);
 
 	va_start(args, format);
-	vsnprintf(reason + at, sizeof(reason) - (size_t) at, format, args);
+	set_reason(w, format, args);
 	va_end(args);
+	stuck = false;
+	siglongjmp(failed, 1);
+}
+
+void
+sim_stuck(world *w, const char *format, ...)
+{
+	va_list		args;
+
+	va_start(args, format);
+	set_reason(w, format, args);
+	va_end(args);
+	stuck = true;
 	siglongjmp(failed, 1);
 }
 
@@ -53,6 +74,7 @@ sim_trace_line(world *w, int host, const char *format, ...)
 static void
 on_signal(int signo)
 {
+	stuck = false;
 	snprintf(reason, sizeof(reason), "signal %d (%s)", signo,
 			 signo == SIGVTALRM ? "it does not come to an end" : strsignal(signo));
 	siglongjmp(failed, 2);
@@ -152,6 +174,7 @@ usage(void)
 			"mgsim --seeds N [--first S]    many, one after the other\n"
 			"mgsim --list FILE              the seeds in a file, one a line\n"
 			"  --keep-going                 do not stop at the first seed that fails\n"
+			"  --until-unsafe               do not stop at one that only does not come to an end\n"
 			"  --only KINDS, --without KINDS   which faults, with commas between\n"
 			"  --hosts N, --seconds N       instead of what the seed says\n"
 			"  --tail N                     lines of the trace of a failure (60)\n"
@@ -184,6 +207,7 @@ typedef struct run
 	sim_options opt;
 	sim_totals	totals;
 	bool		keep_going;
+	bool		until_unsafe;
 	bool		quiet;
 	uint64_t	done;
 	uint64_t	n_failed;
@@ -196,13 +220,14 @@ static bool
 one(run *r, uint64_t seed)
 {
 	bool		ok = run_seed(seed, &r->opt, &r->totals);
+	bool		go_on = ok || r->keep_going || (r->until_unsafe && stuck);
 	double		now = seconds_now();
 
 	r->done++;
 	if (!ok)
 	{
 		r->n_failed++;
-		if (r->keep_going)
+		if (go_on)
 			printf("seed %llu FAILED: %s\n", (unsigned long long) seed, reason);
 		else
 			report_failure(seed, &r->opt);
@@ -214,7 +239,7 @@ one(run *r, uint64_t seed)
 			   (double) r->done * 60 / (now - r->since), (unsigned long long) r->n_failed);
 	}
 	fflush(stdout);
-	return ok || r->keep_going;
+	return go_on;
 }
 
 static bool
@@ -253,6 +278,8 @@ main(int argc, char **argv)
 			r.opt.trace = true;
 		else if (strcmp(argv[i], "--keep-going") == 0)
 			r.keep_going = true;
+		else if (strcmp(argv[i], "--until-unsafe") == 0)
+			r.until_unsafe = true;
 		else if (strcmp(argv[i], "--quiet") == 0)
 			r.quiet = true;
 		else if (value == NULL)

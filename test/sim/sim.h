@@ -429,6 +429,8 @@ typedef struct world
 /* ---- main.c: the end of a seed, the trace ---- */
 extern void sim_fail(world *w, const char *format, ...)
 	__attribute__((noreturn, cold, format(printf, 2, 3)));
+extern void sim_stuck(world *w, const char *format, ...)
+	__attribute__((noreturn, cold, format(printf, 2, 3)));	/* nothing wrong, but it does not come to an end */
 extern void sim_trace_line(world *w, int host, const char *format, ...)
 	__attribute__((cold, format(printf, 3, 4)));
 

@@ -11,7 +11,7 @@ use Test::More;
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 make_path("$dir/ts");
-my $c = MgCluster->new(nodes => 2, conf => $MgCluster::transfer_conf, setup => qq{
+my $c = MgCluster->new(nodes => 2, conf => "$MgCluster::transfer_conf\nmgrepl.gcache_size = '64MB'\n", setup => qq{
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, v text);
 INSERT INTO t SELECT g, 0, repeat('x', 200) FROM generate_series(1, 50000) g;
 });
@@ -89,6 +89,40 @@ $c->same_content('an inconsistent node, rebuilt');
 my @kept = glob($c->node($new)->data_dir . '/pgsql_tmp.mgrepl_kept.*');
 is(scalar @kept, 1, 'the old data was kept');
 ok(-e "$kept[0]/global/pg_control", 'all of it');
+
+sub log_first
+{
+	return $c->status($_[0], 'log_first');
+}
+my $away = $c->settle;
+
+# ---- away for longer than any log reaches: it takes a snapshot by itself, in the same process ----
+$c->sql($new, 'ALTER SYSTEM RESET mgrepl.sst_keep_old');
+$c->node($new)->stop;
+$c->wait_size(2, 1, 2);
+$c->sql(1, q{INSERT INTO t SELECT g, 0, repeat(md5(g::text), 40) FROM generate_series(100001, 180000) g});
+$c->settle(1, 2);
+$c->sql(1, q{DELETE FROM t WHERE id > 100000});
+MgCluster::wait_for('the log to forget', sub { $c->try(1, 'INSERT INTO t VALUES (99999) ON CONFLICT (id) DO UPDATE SET n = t.n + 1'); log_first(1) > $away && log_first(2) > $away });
+$c->node($new)->start;
+$pid = pid_of($new);
+$c->wait_synced($new);
+is(pid_of($new), $pid, 'away for too long: a snapshot, by itself, and the same process id');
+like(PostgreSQL::Test::Utils::slurp_file($c->node($new)->logfile), qr/snapshot: needed, .*no longer in the log.*automatic=yes/, 'because no log reaches back');
+$c->same_content('away for too long');
+
+# ---- the data of another cluster ----
+my $other = $c->add_lone;
+$c->sql($other, 'CREATE TABLE theirs (id int PRIMARY KEY); INSERT INTO theirs VALUES (1)');
+$c->sql($other, 'SELECT mgrepl.bootstrap()');
+$c->sql($other, 'INSERT INTO theirs VALUES (2)');
+$c->sql($other, 'SELECT mgrepl.leave()');
+$c->join_by_snapshot($other);
+$c->same_content('the data of another cluster');
+$c->node($other)->stop('immediate');
+$c->start_node($other);
+$c->wait_synced($other);
+$c->same_content('... and after a crash');
 
 $c->log_clean('nothing unexpected in the logs', qr/57P03|57P01|55000|starting up|shutting down|inconsisten|terminating (?:connection|background worker)|provider/i);
 done_testing();

@@ -137,23 +137,43 @@ $load->stop;
 $load->check('with a node that joined under load');
 same_as_node_1($port3, 'the new node');
 
-# ---- join by a connection string, without a start ----
+# ---- join by a connection string, without a start; the donor's files are elsewhere, as Debian has them ----
 
+my @files = qw(postgresql.conf pg_hba.conf pg_ident.conf);
+my $etc = "$tmp/etc2";
+mkdir $etc or die $!;
+$c->node(2)->stop;
+rename $c->node(2)->data_dir . "/$_", "$etc/$_" or die $! for @files;
+system_or_bail('pg_ctl', '-D', $c->node(2)->data_dir, '-l', "$tmp/log/elsewhere.log", '-w', '-s', '-o',
+	"-c config_file=$etc/postgresql.conf -c hba_file=$etc/pg_hba.conf -c ident_file=$etc/pg_ident.conf", 'start');
+ok(wait_at(port_of(2), $state_sql, 'SYNCED'), "a node with its files elsewhere");
 my ($port4, $repl4) = map { PostgreSQL::Test::Cluster::get_free_port() } 1, 2;
 my $dir4 = "$tmp/made4";
+my $socket = PostgreSQL::Test::Utils::tempdir_short();
 mkdir $dir4, 0700 or die $!;
 adopt($dir4, $port4);
-my $ready = tool('join', '-q', '-D', $dir4, '--donor', "host=127.0.0.1 port=@{[ port_of(1) ]} user=$me", '--node-name', "it's four",
-	"--listen-address=127.0.0.1:$repl4", "--server-port=$port4", '-T', "$space/1=$space/4");
+my $ready = tool('join', '-q', '-D', $dir4, '--donor', "host=127.0.0.1 port=@{[ port_of(2) ]} user=$me", '--node-name', "it's four",
+	"--listen-address=127.0.0.1:$repl4", "--server-port=$port4", "--set=unix_socket_directories=$socket",
+	'-T', "$space/1=$space/4", '-T', "$space/2=$space/4");
 is($ready->{exit}, 0, 'join by a connection string, into an empty directory') or diag($ready->{err});
 is($ready->{out}, '', 'quietly');
-unlike(slurp_file("$dir4/postgresql.auto.conf"), qr/primary_conninfo/, 'no settings of a standby');
+my $auto = slurp_file("$dir4/postgresql.auto.conf");
+unlike($auto, qr/primary_conninfo/, 'no settings of a standby');
+like($auto, qr/^shared_preload_libraries = 'mgrepl'$/m, 'what it must have as the donor does is there');
+is(() = $auto =~ /mgrepl\.node_name/g, 1, 'and its name, once');
 ok(!-e "$dir4/standby.signal", 'and no signal');
 system_or_bail('pg_ctl', '-D', $dir4, '-l', "$dir4/server.log", '-w', '-s', 'start');
-ok(wait_at($port4, $state_sql, 'SYNCED'), 'started by hand it joins by itself');
-is(sql_at($port4, 'SHOW mgrepl.node_name'), "it's four", 'a name with a quote');
-same_as_node_1($port4, 'the second new node');
+sub sql4 { my ($sql) = @_; local $ENV{PGHOST} = $socket; return `psql -X -A -t -q -p $port4 -U $me -d postgres -c "$sql"` =~ s/\n\z//r; }
+ok(eval { MgCluster::wait_for('SYNCED', sub { sql4($state_sql) eq 'SYNCED' }) }, 'started by hand it joins by itself') or diag(sql4($state_sql));
+is(sql4('SHOW mgrepl.node_name'), "it's four", 'a name with a quote');
+my $seqno4 = $c->status(1, 'committed_seqno');
+is(sql4("SELECT mgrepl.wait_for_seqno($seqno4, 60000)"), 't', 'it has caught up');
+is(sql4($hash_sql), $c->sql(1, $hash_sql), 'the same rows');
 system_or_bail('pg_ctl', '-D', $dir4, '-m', 'fast', '-s', 'stop');
+system_or_bail('pg_ctl', '-D', $c->node(2)->data_dir, '-m', 'fast', '-s', 'stop');
+rename "$etc/$_", $c->node(2)->data_dir . "/$_" or die $! for @files;
+$c->node(2)->start;
+$c->wait_synced(2);
 $c->wait_size(3);
 
 # ---- backup ----
@@ -188,7 +208,7 @@ rmdir "$space/4" or system_or_bail('rm', '-rf', "$space/4");
 adopt($dir6, $port6);
 $slow->{run} = IPC::Run::start([ 'mgreplctl', 'join', '-D', $dir6, "--cluster=$members", '--cluster-name=test', '--node-name=made6', '--donor=n2',
 		"--listen-address=127.0.0.1:$repl6", "--server-port=$port6", '-U', $me, '-T', "$space/1=$space/4", '-T', "$space/2=$space/4",
-		'--start', '--', '--max-rate=4M' ], '<', '/dev/null', '>', \$slow->{out}, '2>&1');
+		'--start', '--', '--max-rate=8M' ], '<', '/dev/null', '>', \$slow->{out}, '2>&1');
 MgCluster::wait_for('the copy to begin', sub { $slow->{run}->pump_nb; $slow->{out} =~ /base backup: +[1-9]/ });
 is($c->status(2, 'node_state'), 'DONOR', 'the donor is DONOR meanwhile');
 my $watched = tool('progress', '--once', '-h', '127.0.0.1', '-p', port_of(2), '-U', $me);
@@ -216,6 +236,19 @@ $cut->{run}->finish;
 is($? >> 8, 1, 'interrupted: exit code 1') or diag($cut->{out});
 ok(!-e $dir7 && !-e "$tmp/space7", 'and nothing is left');
 $c->wait_sql($_, $state_sql, 'SYNCED') for 1, 2;
+
+$cut = { out => '' };
+$cut->{run} = IPC::Run::start([ 'mgreplctl', 'join', '-D', $dir7, "--cluster=$members", '--cluster-name=test', '--node-name=made7',
+		"--listen-address=127.0.0.1:$repl6", '-U', $me, '-T', "$space/1=$tmp/space7", '-T', "$space/2=$tmp/space7", '--', '--max-rate=1M' ],
+	'<', '/dev/null', '>', \$cut->{out}, '2>&1');
+MgCluster::wait_for('the copy to begin', sub { $cut->{run}->pump_nb; $cut->{out} =~ /base backup: +[1-9]/ });
+kill 'KILL', $cut->{run}->{KIDS}[0]{PID};
+$cut->{run}->finish;
+$c->wait_sql($_, $state_sql, 'SYNCED') for 1, 2;
+$c->wait_sql($_, 'SELECT count(*) FROM pg_stat_replication', 0) for 1, 2;
+pass('killed: the donor is SYNCED again, and nobody copies any more');
+refused([ 'join', '-D', $dir7, "--listen-address=127.0.0.1:$repl6", "--cluster=$members", '--cluster-name=test' ], 5, qr/is not empty/,
+	'what it has left is not taken for a new directory');
 
 # ---- what does not fit ----
 

@@ -111,9 +111,8 @@ begin_epoch(mg_node *node, uint64_t epoch, mg_member_id leader)
 	for (int i = 0; i <= MG_MEMBERS_MAX; i++)
 		if (node->origins[i].id != 0 && node->origins[i].id != node->self)
 		{
-			node->origins[i].open = MG_CANARY == 13;
-			if (!node->origins[i].open)
-				node->origins[i].next_msgno = 0;
+			node->origins[i].open = false;
+			node->origins[i].next_msgno = 0;
 		}
 }
 

@@ -380,6 +380,7 @@ need_snapshot(mg_node *node, const mg_view *offer, bool nothing_lost, const char
 	size_t		at = mg_fx_text(node, text);
 	size_t		hint_at = mg_fx_text(node, hint);
 	mg_effect  *fx;
+	char		why[MG_REASON_BYTES_MAX];
 
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 		mg_peer_remove(node, i);
@@ -387,7 +388,8 @@ need_snapshot(mg_node *node, const mg_view *offer, bool nothing_lost, const char
 		node->offer = mg_alloc(sizeof(*node->offer));
 	*node->offer = *offer;
 	node->leader = 0;
-	mg_node_shift(node, MG_STATE_JOINER, "needs a snapshot of a member's data");
+	snprintf(why, sizeof(why), "needs a snapshot of a member's data: %.200s", text);
+	mg_node_shift(node, MG_STATE_JOINER, why);
 	node->answer_due = false;
 	node->over = true;
 	fx = mg_fx_add(node, MG_FX_SNAPSHOT);

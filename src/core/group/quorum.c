@@ -39,7 +39,7 @@ typedef struct weights
 static bool
 is_majority(const weights *w)
 {
-	return w->yes * 2 > w->all ||
+	return w->yes * 2 > w->all || (MG_CANARY == 11 && w->yes * 2 == w->all) ||
 		(w->half && (w->yes - w->gone) * 2 >= w->all && (w->yes_data - w->gone_data) * 2 >= w->data);
 }
 
@@ -128,12 +128,7 @@ view_heard(const mg_node *node, const mg_view *view, const mg_view *next, bool w
 bool
 mg_is_joint(const mg_node *node)
 {
-#if MG_CANARY == 11
-	(void) node;
-	return false;
-#else
 	return node->latest.members_id > node->delivered && node->latest.members_id > node->heard_delivered;
-#endif
 }
 
 /*
@@ -219,7 +214,7 @@ view_is_agreed(const mg_node *node, const mg_view *view, const mg_view *next, mg
 	weigh_acks(node, view, next, seqno, false, &w);
 	if (!is_view_majority(&w) && MG_CANARY != 7)
 		return false;
-	if (next->members_id <= node->delivered || next->members_id <= node->heard_delivered || MG_CANARY == 11)
+	if (next->members_id <= node->delivered || next->members_id <= node->heard_delivered)
 		return true;
 	weigh_acks(node, next, NULL, seqno, false, &w);
 	return is_view_majority(&w);

@@ -155,7 +155,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 		node->heard_delivered = delivered;
 	if (p->member == node->leader && node->sync_at == UINT64_MAX)
 		node->sync_at = delivered > node->lead_start ? delivered : node->lead_start;
-	if (node->leading && held >= node->lead_start && own_next != 0 && own_next >> MG_LIFE_SHIFT == p->life &&
+	if (node->leading && (held >= node->lead_start || MG_CANARY == 13) && own_next != 0 && own_next >> MG_LIFE_SHIFT == p->life &&
 		own_next < UINT64_MAX / 4 && (o = mg_origin_get(node, p->member)) != NULL && !o->open)
 		mg_origin_expect(node, o, own_next);
 }
