@@ -131,6 +131,7 @@ typedef struct Provider
 	int64		dropped_at;		/* when that was told */
 	uint32		donor_change;	/* what the node was told of pg/donor.h ... */
 	bool		donor_told;		/* ... if anything */
+	mg_seqno	pinned;			/* what the others keep in their logs for joiners of this node, 0: nothing */
 	uint64		view_told;		/* to the notifier */
 	char		seeds[2048];	/* where to ask for admission again */
 
@@ -408,9 +409,15 @@ static void
 release_log(void)
 {
 	mg_seqno	here = Min(mg_node_log_needed_here(me.node), mgrepl_order_committed());
-	mg_seqno	all = Min(Min(mg_node_log_needed(me.node), here), mgrepl_donor_pin());
+	mg_seqno	pin = mgrepl_donor_pin();
+	mg_seqno	all = Min(Min(mg_node_log_needed(me.node), here), pin);
 	mg_seqno	dropped;
 
+	/* The others are told: the joiner will ask whoever leads then. */
+	pin = pin == MG_SEQNO_NONE_PINNED ? 0 : pin;
+	if (me.pinned != pin)
+		me.donor_told = false;
+	me.pinned = pin;
 	if (me.frozen_at != 0)
 		all = Min(all, me.frozen_at - 1);
 	mg_log_set_limits(me.log, (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024,
@@ -1893,6 +1900,7 @@ follow_donor(void)
 		return;
 	in = input(MG_IN_DESYNC);
 	in.up = wanted;
+	in.seqno = me.pinned;
 	step(&in);
 	me.donor_change = change;
 	me.donor_told = true;

@@ -258,11 +258,12 @@ on_link(mg_node *node, int i, bool up)
 }
 
 static void
-on_desync(mg_node *node, bool desynced)
+on_desync(mg_node *node, bool desynced, mg_seqno pinned)
 {
-	if (node->desynced == desynced)
+	if (node->desynced == desynced && node->pinned == pinned)
 		return;
 	node->desynced = desynced;
+	node->pinned = pinned;
 	node->ack_due = true;
 	if (mg_state_is_synced(node->state))
 		mg_node_shift_synced(node, desynced ? "flow control does not wait for it" : "flow control waits for it again");
@@ -347,7 +348,7 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 			mg_on_leave(node);
 			break;
 		case MG_IN_DESYNC:
-			on_desync(node, in->up);
+			on_desync(node, in->up, in->seqno);
 			break;
 	}
 	node->fx = NULL;
@@ -511,6 +512,8 @@ mg_node_log_needed(const mg_node *node)
 {
 	mg_seqno	low = mg_node_log_needed_here(node);
 
+	if (node->pinned != 0 && node->pinned < low)
+		low = node->pinned;
 	for (int i = 0; i < MG_PEERS_MAX; i++)
 	{
 		const mg_peer *p = &node->peers[i];
@@ -520,6 +523,8 @@ mg_node_log_needed(const mg_node *node)
 			low = p->flushed;
 		if (p->kind == MG_PEER_LEARNER && p->admitted && p->held < low)
 			low = p->held;
+		if (p->kind == MG_PEER_MEMBER && p->pinned != 0 && p->pinned < low)
+			low = p->pinned;
 	}
 	return low;
 }
@@ -537,6 +542,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 		info->joined_at = 0;
 		info->heard_us = node->now_us;
 		info->desynced = node->desynced;
+		info->pinned = node->pinned;
 		return true;
 	}
 	i = mg_peer_of_member(node, member);
@@ -548,6 +554,7 @@ mg_node_peer_info(const mg_node *node, mg_member_id member, mg_peer_info *info)
 	info->joined_at = node->peers[i].joined_at;
 	info->heard_us = node->peers[i].heard_us;
 	info->desynced = node->peers[i].desynced;
+	info->pinned = node->peers[i].pinned;
 	return true;
 }
 

@@ -131,7 +131,8 @@ typedef enum mg_input_type
 	MG_IN_BOOTSTRAP,			/* uuid: of the new cluster, or of the one this data belongs to; up: force */
 	MG_IN_JOIN,					/* text: "host:port,host:port"; up: with a snapshot, whatever its data is */
 	MG_IN_LEAVE,
-	MG_IN_DESYNC				/* up: flow control need not wait for this node; false: it must again */
+	MG_IN_DESYNC				/* up: flow control need not wait for this node; seqno, if not 0: all
+								 * members keep what is behind it, for somebody that this node gives its data */
 } mg_input_type;
 
 typedef struct mg_input
@@ -267,6 +268,7 @@ typedef struct mg_peer_info
 	mg_seqno	joined_at;		/* the view that took it in, 0 if that was before this node's time */
 	int64_t		heard_us;		/* time of its last word */
 	bool		desynced;		/* flow control does not wait for it */
+	mg_seqno	pinned;			/* all keep what is behind it, 0: nothing */
 } mg_peer_info;
 
 /* False if nothing is known of the member; for this node itself it is exact. */

@@ -182,8 +182,14 @@ check_destroyed(world *w, sim_host *h)
 {
 	h->destroyed = true;
 	h->destroyed_at = w->n_history;
-	if (h->identity != 0 && w->n_dead < sizeof(w->dead) / sizeof(w->dead[0]))
-		w->dead[w->n_dead++] = h->identity;
+	check_gone(w, h->identity);
+}
+
+void
+check_gone(world *w, mg_member_id id)
+{
+	if (id != 0 && w->n_dead < sizeof(w->dead) / sizeof(w->dead[0]))
+		w->dead[w->n_dead++] = id;
 }
 
 static bool

@@ -90,6 +90,7 @@ fault_scenario(world *w)
 	w->volatile_percent = percent(w, 25) ? 50 : 0;
 	w->reserve_percent = percent(w, 25) ? 8 : 0;
 	w->ring_records = percent(w, 40) ? 20 + (int) rnd(w, 200) : 0;
+	w->log_limit = w->ring_records > 0 && percent(w, 50) ? w->ring_records + (int) rnd(w, 400) : 0;
 	w->fc_limit = percent(w, 25) ? 16 + (uint32_t) rnd(w, 100) : 4096;
 	w->doubling = percent(w, 50) ? (int) rnd(w, 50) : 0;
 	w->damaging = percent(w, 25) ? (int) rnd(w, 10) : 0;
@@ -837,9 +838,9 @@ fault_run(world *w)
 	int			spares = w->n > 3 ? (int) rnd(w, 2) : 0;
 	int64_t		seconds = w->opt.seconds > 0 ? w->opt.seconds : between(w, 4, 20);
 
-	TRACE(w, -1, "%d hosts, %d clients each, think %lld us, apply %lld us, flush %lld us, ring %d, volatile %d%%", w->n,
+	TRACE(w, -1, "%d hosts, %d clients each, think %lld us, apply %lld us, flush %lld us, ring %d limit %d, volatile %d%%", w->n,
 		  w->n_clients, (long long) w->think_us, (long long) w->apply_us, (long long) w->flush_us, w->ring_records,
-		  w->volatile_percent);
+		  w->log_limit, w->volatile_percent);
 	for (int k = 0; k < FAULT_COUNT; k++)
 		if ((w->kinds & BIT(k)) != 0)
 			TRACE(w, -1, "faults: %s", fault_names[k]);

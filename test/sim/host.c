@@ -233,24 +233,34 @@ host_flushed(world *w, sim_host *h, const sim_event *event)
 	flush_request(w, h);
 }
 
-/* Room for new records: what nobody needs, if there are more than the ring holds. */
+/*
+ * Room for new records: what nobody needs, if there are more than the ring holds;
+ * what this node does not need, if there are more than fit at all.
+ */
 static void
 log_recycle(world *w, sim_host *h)
 {
 	sim_log    *log = &h->log;
 	mg_seqno	needed = mg_node_log_needed(h->node);
+	mg_seqno	here = mg_node_log_needed_here(h->node);
 
 	if (w->ring_records == 0)
 		return;
-	if (h->store.durable < needed)
-		needed = h->store.durable;
-	if (h->pinned != 0 && h->pinned < needed)
-		needed = h->pinned;
+	if (h->store.durable < here)
+		here = h->store.durable;
+	if (here < needed)
+		needed = here;
 	while (log->last >= log->first && log->last - log->first >= (mg_seqno) w->ring_records &&
 		   log->first <= needed && log->first <= log->flushed)
 	{
 		log_drop(log, log->first++);
 		w->sum.recycled++;
+	}
+	while (w->log_limit > 0 && log->last >= log->first && log->last - log->first >= (mg_seqno) w->log_limit &&
+		   log->first <= here && log->first <= log->flushed)
+	{
+		log_drop(log, log->first++);
+		w->sum.dropped_though_needed++;
 	}
 }
 
@@ -322,8 +332,10 @@ host_bootstrap(world *w, sim_host *h, bool force)
 void
 host_desync(world *w, sim_host *h)
 {
-	mg_input	in = {.type = MG_IN_DESYNC,.peer = -1,.slot = -1,.up = h->desynced || h->donations > 0};
+	mg_input	in = {.type = MG_IN_DESYNC,.peer = -1,.slot = -1};
 
+	in.up = h->desynced || h->donations > 0;
+	in.seqno = h->pinned;
 	host_feed(w, h, &in);
 	host_wake(w, h, 1);
 }
@@ -819,6 +831,9 @@ carry_out(world *w, sim_host *h, const mg_effect *e, const uint8_t *at)
 		case MG_FX_EVICTED:
 			w->sum.evictions++;
 			TRACE(w, h->index, "evicted");
+			if (w->log_limit > 0 && (strstr(mg_node_reason(h->node), "log reaches back") != NULL ||
+									 strstr(mg_node_reason(h->node), "gone on too far") != NULL))
+				check_gone(w, h->identity);	/* what the limit has done */
 			h->evicted = true;
 			h->leaving = false;
 			h->join_us = w->now + between(w, 0, SECOND);

@@ -36,7 +36,7 @@
 	X(lost_records) X(flipped) X(damaged_starts) X(wipes) X(identity_losses) X(disk_full) X(slow_disks) \
 	X(restarts) X(all_at_once) X(pauses) X(partitions) X(one_way) X(cut_links) X(clock_faults) \
 	X(frames) X(frames_lost) X(frames_doubled) X(frames_damaged) X(joins) X(leaves) \
-	X(snapshots) X(snapshots_failed) X(desyncs) X(restored_copies) X(unnoticed_copies) X(join_refusals) X(recycled) X(log_reads) \
+	X(snapshots) X(snapshots_failed) X(desyncs) X(restored_copies) X(unnoticed_copies) X(join_refusals) X(recycled) X(dropped_though_needed) X(log_reads) \
 	X(bootstraps_refused) X(bootstraps_forced) X(minority_failed) X(arbitrator_runs)
 
 typedef struct sim_totals
@@ -388,6 +388,7 @@ typedef struct world
 	int			volatile_percent;	/* memory or local durability */
 	int			reserve_percent;
 	int			ring_records;	/* 0: nothing is ever recycled */
+	int			log_limit;		/* records, whoever may need them; 0: none */
 	uint32_t	fc_limit;
 	int64_t		suspect_us;
 	int64_t		inactive_us;
@@ -405,7 +406,7 @@ typedef struct world
 	int			partition;		/* number of the last one: an older one's end is void */
 	int			transfers;
 	int64_t		down_us;		/* since when there is no primary component, 0: there is one */
-	mg_member_id dead[64];		/* members whose disks were destroyed */
+	mg_member_id dead[64];		/* members whose disks were destroyed, or who cannot be brought level */
 	uint32_t	n_dead;
 
 	/* the history, from 1 */
@@ -542,6 +543,7 @@ extern void check_end(world *w);
 extern bool check_may_be_inconsistent(const world *w);
 extern bool check_may_destroy(world *w, const sim_host *h);
 extern void check_destroyed(world *w, sim_host *h);	/* durable data of it was lost */
+extern void check_gone(world *w, mg_member_id id);	/* it will not speak again */
 extern bool check_needs_operator(world *w);	/* more was lost than the promise covers */
 extern sim_host *check_most_complete(world *w);
 

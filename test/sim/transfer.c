@@ -27,8 +27,11 @@ static void
 unpin(world *w, int a, int b)
 {
 	(void) b;
-	if (w->hosts[a].donations == 0)
-		w->hosts[a].pinned = 0;
+	if (w->hosts[a].donations > 0 || w->hosts[a].pinned == 0)
+		return;
+	w->hosts[a].pinned = 0;
+	if (w->hosts[a].running)
+		host_desync(w, &w->hosts[a]);
 }
 
 static void

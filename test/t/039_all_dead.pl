@@ -81,7 +81,7 @@ my $uuid = $c->status(1, 'cluster_uuid');
 	$r = $c->try(1, 'SELECT mgrepl.bootstrap(force => true)');
 	ok($r->{ok}, "$name: bootstrap(force => true) goes on") or diag($r->{err});
 	like($r->{err}, qr/WARNING:.*goes on without n2, n3: transactions after seqno $kept that only they hold are lost/, "$name: and says what that costs");
-	like(slurp_file($c->node(1)->logfile, $before{1}), qr/bootstrap: this node goes on without n2, n3: transactions after seqno $kept/, "$name: the log, too");
+	like(slurp_file($c->node(1)->logfile, $before{1}), qr/group: this node goes on without n2, n3: transactions after seqno $kept/, "$name: the log, too");
 	$c->wait_synced(1);
 	$c->wait_size(1, 1);
 	$r = $c->try(1, 'UPDATE hot SET v = v WHERE id = 1');

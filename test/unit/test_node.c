@@ -1023,6 +1023,18 @@ flow_control_waits_for_a_slow_member_but_not_for_a_desynced_one(void **state)
 	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_DONOR);
 	for (int k = 0; k < 1000; k++)
 		world_step(w, 1000000, 20);
+
+	/* It gives somebody its data: all keep what that one will ask for. */
+	assert_true(mg_node_log_needed(w->h[0].node) > 7);
+	feed(w, 2, &(mg_input) {.type = MG_IN_DESYNC,.up = true,.seqno = 7});
+	for (int k = 0; k < 100; k++)
+		world_step(w, 1000000, 20);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(mg_node_log_needed(w->h[i].node), 7);
+	feed(w, 2, &(mg_input) {.type = MG_IN_DESYNC,.up = true});
+	for (int k = 0; k < 100; k++)
+		world_step(w, 1000000, 20);
+	assert_true(mg_node_log_needed(w->h[0].node) > 7);
 	assert_true(w->h[0].delivered > w->h[2].committed + 100);
 	assert_int_equal(mg_node_get_state(w->h[2].node), MG_STATE_DONOR);
 	w->h[2].slow = false;

@@ -343,10 +343,16 @@ put_vote_reply(mg_node *node, int i, uint64_t epoch, uint8_t kind, bool granted)
 	mg_msg_end(b, mark);
 }
 
-/* Out of the view for good, as far as this node knows from delivered views. */
+/*
+ * Out of the view for good, as far as this node knows from delivered views: an
+ * arbitrator has its view before that, and the word of who is taken out by it
+ * may still be needed.
+ */
 static bool
 is_over(const mg_node *node, mg_member_id id)
 {
+	if (mg_is_arbitrator(node) && node->view.members_id > node->heard_delivered)
+		return false;
 	return node->view.n > 0 && id < node->view.next_member_id && mg_view_find(&node->view, id) < 0 &&
 		mg_view_find(&node->latest, id) < 0 && node->state != MG_STATE_OPEN;
 }

@@ -115,6 +115,7 @@ typedef struct mg_peer
 	mg_seqno	committed;
 	mg_seqno	min_seen;
 	bool		desynced;
+	mg_seqno	pinned;			/* all keep the log behind it, for somebody that it gives its data; 0: no */
 	int64_t		progress_us;	/* when it last was at the tip, or came nearer */
 	int64_t		commit_us;		/* when `committed` last moved */
 	int64_t		lead_us;		/* LEAD was sent */
@@ -294,6 +295,7 @@ struct mg_node
 	bool		leave_asked;
 	bool		more_to_deliver;	/* the last round did not get to the end */
 	bool		desynced;
+	mg_seqno	pinned;
 	bool		wants_snapshot;	/* joining: whatever its data is */
 	mg_view	   *offer;			/* who could give a snapshot, NULL: none is needed */
 	bool		over;			/* EVICTED was said: silent from now on */

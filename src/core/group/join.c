@@ -578,7 +578,7 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	{
 		snprintf(node->loss, sizeof(node->loss), "this node goes on without %s: transactions after seqno %llu that only they hold are lost",
 				 names, (unsigned long long) kept);
-		mg_fx_log(node, "bootstrap: %s", node->loss);
+		mg_fx_log(node, "group: %s", node->loss);
 	}
 	node->self = 0;
 	mg_node_shift(node, MG_STATE_JOINED, "begins a primary component by itself");

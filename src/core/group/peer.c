@@ -131,7 +131,8 @@ mg_peer_is_member(mg_node *node, int i, const mg_member *member)
 	{
 		p->heard_us = p->progress_us = p->commit_us = node->now_us;
 		mg_peer_forget_acks(p);
-		p->delivered = p->committed = 0;
+		p->delivered = p->committed = p->pinned = 0;
+		p->desynced = false;
 		p->leaving = p->replaced = false;
 		p->vote_epoch = 0;
 		p->joined_at = 0;
@@ -353,6 +354,7 @@ put_ack_body(mg_node *node, mg_buf *frame)
 	mg_buf_put_u64(frame, mg_is_arbitrator(node) ? UINT64_MAX : mg_min_seen(node));
 	mg_buf_put_u64(frame, own != NULL ? own->next_msgno : 0);
 	mg_buf_put_u8(frame, node->desynced);
+	mg_buf_put_u64(frame, node->pinned);
 }
 
 void

@@ -128,6 +128,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	mg_seqno	seen = mg_read_u64(r);
 	uint64_t	own_next = mg_read_u64(r);
 	uint8_t		desynced = mg_read_u8(r);
+	mg_seqno	pinned = mg_read_u64(r);
 	mg_origin  *o;
 
 	if (!mg_reader_done(r) || flushed > held || p->kind != MG_PEER_MEMBER)
@@ -135,6 +136,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	/* Frames of one link keep their order, but nothing here depends on that. */
 	p->acked = true;
 	p->desynced = desynced != 0;
+	p->pinned = pinned;
 	if (held > p->held)
 		p->held = held;
 	if (flushed > p->flushed || flushed >= (p->role == MG_ROLE_ARBITRATOR ? node->latest.id : node->appended))
