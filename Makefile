@@ -29,6 +29,7 @@ SHLIB_LINK = $(HOST_LIB) $(CORE_LIB) -lzmq -lpq -lpthread
 ARBITRATOR = build/mgrepl-arbitrator
 MGREPLCTL = build/mgreplctl
 SCRIPTS_built = $(ARBITRATOR) $(MGREPLCTL)
+SCRIPTS = src/sst/mgrepl-sst-rsync
 
 EXTRA_CLEAN = build
 

@@ -370,8 +370,15 @@ make_program(Program *p, MgSst *sst)
 	memset(p, 0, sizeof(*p));
 	if (strcmp(mgrepl_sst_method, MGREPL_SST_METHOD_BASEBACKUP) == 0)
 		basebackup_program(p, sst);
-	else
+	else if (is_absolute_path(mgrepl_sst_method))
 		script_program(p, sst, mgrepl_sst_method);
+	else
+	{
+		char		path[MAXPGPATH];
+
+		beside_server(path, psprintf("mgrepl-sst-%s", mgrepl_sst_method));
+		script_program(p, sst, path);
+	}
 	if (mgrepl_sst_option(sst, "password")[0] != '\0')
 		add_env(p, "PGPASSWORD=%s", mgrepl_sst_option(sst, "password"));
 }

@@ -28,7 +28,9 @@
 #include "pgstat.h"
 #include "replication/origin.h"
 #include "replication/slot.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/pg_locale.h"
@@ -56,6 +58,8 @@ void
 mgrepl_sst_check(void)
 {
 	CHECK_FOR_INTERRUPTS();
+	if (!PostmasterIsAlive())
+		proc_exit(1);			/* there is no server any more that could get it */
 	if (pg_atomic_read_u32(&mgrepl_shared->transfer.cancelled) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),

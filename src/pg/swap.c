@@ -72,6 +72,13 @@ typedef struct Journal
 
 static pid_t postmaster = 0;	/* of the process that has installed the callback */
 
+/*
+ * Where the server was started to write to.  A log collector takes their place
+ * later; one that found its predecessor's pipe there would keep that one alive.
+ */
+static int	first_stdout = -1;
+static int	first_stderr = -1;
+
 /* ------------------------------------------------------------- small parts */
 
 static void
@@ -718,7 +725,7 @@ static void
 execute_anew(void)
 {
 	char	  **argv = own_arguments();
-	sigset_t	none;
+	sigset_t	all;
 	long		open_max = sysconf(_SC_OPEN_MAX);
 
 	if (argv == NULL)
@@ -728,9 +735,18 @@ execute_anew(void)
 	}
 	ereport(LOG, (errmsg("mgrepl: the new data is in place, the server starts anew")));
 
-	/* A handler may be running this; and nothing of the old server's sockets and pipes may stay open. */
-	sigemptyset(&none);
-	(void) sigprocmask(SIG_SETMASK, &none, NULL);
+	/*
+	 * Signals wait for the new server, which sets its own mask.  The log
+	 * collector ends as soon as its pipe is closed: a handler that is still
+	 * ours would start another.  Nothing of the old server's sockets and pipes
+	 * may stay open.
+	 */
+	sigfillset(&all);
+	(void) sigprocmask(SIG_SETMASK, &all, NULL);
+	if (first_stdout >= 0)
+		(void) dup2(first_stdout, STDOUT_FILENO);
+	if (first_stderr >= 0)
+		(void) dup2(first_stderr, STDERR_FILENO);
 #ifdef SYS_close_range
 	if (syscall(SYS_close_range, 3U, ~0U, 0) != 0)
 #endif
@@ -789,5 +805,7 @@ mgrepl_swap_install(void)
 	}
 	exchange_and_start(FATAL);
 	postmaster = getpid();
+	first_stdout = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	first_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
 	on_proc_exit(at_postmaster_exit, (Datum) 0);
 }

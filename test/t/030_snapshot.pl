@@ -13,7 +13,7 @@ my $dir = PostgreSQL::Test::Utils::tempdir();
 make_path("$dir/ts");
 my $c = MgCluster->new(nodes => 2, conf => "$MgCluster::transfer_conf\nmgrepl.gcache_size = '64MB'\n", setup => qq{
 CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0, v text);
-INSERT INTO t SELECT g, 0, repeat('x', 200) FROM generate_series(1, 50000) g;
+INSERT INTO t SELECT g, 0, repeat('x', 200) FROM generate_series(1, 30000) g;
 });
 my $script = "$PostgreSQL::Test::Utils::tmp_check/load.sql";
 PostgreSQL::Test::Utils::append_to_file($script,
@@ -41,7 +41,7 @@ PostgreSQL::Test::Utils::append_to_file($c->node($new)->data_dir . '/my_own_file
 my $pid = pid_of($new);
 my $gcache = $c->node($new)->data_dir . '/pgsql_tmp.mgrepl';
 
-my @load = map { $c->pgbench_start($_, '-f', $script, '-T', 12, '-c', 2, '--max-tries', 100000) } 1, 2;
+my @load = map { $c->pgbench_start($_, '-f', $script, '-T', 6, '-c', 2, '--max-tries', 100000) } 1, 2;
 my $r = $c->join_by_snapshot($new);
 like($r->{err}, qr/NOTICE:.*data is being replaced.*HINT:.*restarts by itself/s, 'join() says what will happen');
 is(pid_of($new), $pid, 'the server came back with the same process id');
@@ -73,19 +73,22 @@ $c->node($new)->restart;
 $c->wait_synced($new);
 $c->same_content('after a restart');
 
-# ---- rebuilt, with the old data kept ----
+# ---- rebuilt, by rsync, with the old data kept ----
 $c->sql($new, q{SET mgrepl.replicate = off; DELETE FROM t WHERE id = 4711});
 $c->sql(1, 'UPDATE t SET n = -1 WHERE id = 4711');
 $c->wait_sql($new, q{SELECT value FROM mgrepl.status WHERE name = 'node_state'}, 'INCONSISTENT');
 like($c->status($new, 'node_state_reason'), qr/public\.t.*4711|4711.*\bt\b/s, 'an inconsistent node names table and row');
 $c->refuses($new, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')", '55000', qr/differs/, 'it does not join');
 $c->sql($new, q{ALTER SYSTEM SET mgrepl.sst_keep_old = on});
+$c->sql($new, q{ALTER SYSTEM SET mgrepl.sst_method = 'rsync'});
 $c->sql($new, 'SELECT pg_reload_conf()');
 $c->wait_sql($new, 'SHOW mgrepl.sst_keep_old', 'on');
 $c->sql($new, 'SELECT mgrepl.rebuild()');
 $c->wait_synced($new);
 is(pid_of($new), $pid == pid_of($new) ? $pid : pid_of($new), 'rebuild: the same server');
 $c->same_content('an inconsistent node, rebuilt');
+like(PostgreSQL::Test::Utils::slurp_file($c->node($new)->logfile), qr/snapshot: copied from .*bytes=[1-9]\d{6,}/, 'by rsync');
+is($c->sql(1, q{SELECT count(*) FROM pg_replication_slots WHERE temporary}), 0, 'no slot is left at the donor');
 my @kept = glob($c->node($new)->data_dir . '/pgsql_tmp.mgrepl_kept.*');
 is(scalar @kept, 1, 'the old data was kept');
 ok(-e "$kept[0]/global/pg_control", 'all of it');
@@ -98,6 +101,7 @@ my $away = $c->settle;
 
 # ---- away for longer than any log reaches: it takes a snapshot by itself, in the same process ----
 $c->sql($new, 'ALTER SYSTEM RESET mgrepl.sst_keep_old');
+$c->sql($new, 'ALTER SYSTEM RESET mgrepl.sst_method');
 $c->node($new)->stop;
 $c->wait_size(2, 1, 2);
 $c->sql(1, q{INSERT INTO t SELECT g, 0, repeat(md5(g::text), 40) FROM generate_series(100001, 180000) g});

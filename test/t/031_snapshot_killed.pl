@@ -130,6 +130,6 @@ for my $round (1 .. ($ENV{MGREPL_LONG} ? 12 : 2))
 	});
 }
 
-my @crashes = grep { /PANIC|TRAP|inconsistent/i } $c->unexpected_log;
+my @crashes = grep { /PANIC|TRAP:|INCONSISTENT/ } $c->unexpected_log;
 is("@crashes", '', 'no process crashed, no node became inconsistent');
 done_testing();
