@@ -29,7 +29,7 @@ SHLIB_LINK = $(HOST_LIB) $(CORE_LIB) -lzmq -lpq -lpthread
 ARBITRATOR = build/mgrepl-arbitrator
 MGREPLCTL = build/mgreplctl
 SCRIPTS_built = $(ARBITRATOR) $(MGREPLCTL)
-SCRIPTS = src/sst/mgrepl-sst-rsync
+SCRIPTS = src/sst/mgrepl-sst-rsync src/sst/mgrepl-sst-dump
 
 EXTRA_CLEAN = build
 

@@ -13,6 +13,9 @@
  * shutdown.  The rest happens there.  If one donor fails the next is tried,
  * each once.
  *
+ * The method "dump" goes another way: the running server is filled, by one
+ * transaction, and goes on running (pg/dump.h).
+ *
  * Programs are run with an argument vector, never by a shell, in a process
  * group of their own that is killed when the transfer ends before them; the
  * kernel kills them when this process dies.
@@ -30,10 +33,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "access/xlog.h"
+#include "access/xact.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/postmaster.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
@@ -43,6 +47,7 @@
 
 #include "bgworkers/joiner.h"
 #include "bgworkers/worker.h"
+#include "pg/dump.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
 #include "pg/sst.h"
@@ -64,6 +69,7 @@ typedef struct Program
 } Program;
 
 static pid_t child = 0;			/* leader of the program's process group */
+static bool transferring = false;	/* or removing what is left of earlier ones */
 
 /* ----------------------------------------------------------------- programs */
 
@@ -158,21 +164,30 @@ start_program(const Program *p)
 	return ends[0];
 }
 
-/* Ends the program and whatever it has started; its exit status as wait's. */
-static int
-reap_program(bool kill_it)
+/* Has the program ended?  Then with this status, as wait's; what it has left behind is killed. */
+static bool
+program_ended(int *status)
 {
-	int			status = 0;
+	if (waitpid(child, status, WNOHANG) != child)
+		return false;
+	(void) kill(-child, SIGKILL);
+	child = 0;
+	return true;
+}
+
+/* Ends the program and whatever it has started. */
+static void
+reap_program(void)
+{
+	int			status;
 
 	if (child == 0)
-		return 0;
-	if (kill_it)
-		(void) kill(-child, SIGKILL);
+		return;
+	(void) kill(-child, SIGKILL);
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		;
-	(void) kill(-child, SIGKILL);	/* those it has left behind */
+		;						/* not for long: it was killed */
+	(void) kill(-child, SIGKILL);
 	child = 0;
-	return status;
 }
 
 /*
@@ -245,7 +260,7 @@ run_program(const Program *p, MgSst *sst, MgTrouble *trouble)
 		mgrepl_sst_check();
 		if (!mgrepl_sst_alive(sst, trouble))
 		{
-			(void) reap_program(true);
+			reap_program();
 			close(out);
 			return false;
 		}
@@ -263,7 +278,19 @@ run_program(const Program *p, MgSst *sst, MgTrouble *trouble)
 		}
 	}
 	close(out);
-	status = reap_program(false);
+
+	/* One that has closed its output may still be at work. */
+	while (!program_ended(&status))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		mgrepl_sst_check();
+		if (!mgrepl_sst_alive(sst, trouble))
+		{
+			reap_program();
+			return false;
+		}
+	}
 	if (status == 0)
 		return true;
 	strlcpy(trouble->hint, "Look into the server logs of both nodes.", sizeof(trouble->hint));
@@ -331,6 +358,37 @@ basebackup_program(Program *p, MgSst *sst)
 		add_argument(p, "--waldir=%s", sst->wal_place);
 }
 
+static void
+append_quoted(StringInfo to, const char *keyword, const char *value)
+{
+	appendStringInfo(to, "%s%s='", to->len > 0 ? " " : "", keyword);
+	for (; *value != '\0'; value++)
+	{
+		if (*value == '\'' || *value == '\\')
+			appendStringInfoChar(to, '\\');
+		appendStringInfoChar(to, *value);
+	}
+	appendStringInfoChar(to, '\'');
+}
+
+/* How a program reaches this server: by its socket, if it has one, as its first superuser. */
+static char *
+own_conninfo(void)
+{
+	StringInfoData text;
+	char	   *directories = pstrdup(Unix_socket_directories);
+	char	   *first = directories + strspn(directories, " \"");
+
+	first[strcspn(first, ",\"")] = '\0';
+	initStringInfo(&text);
+	append_quoted(&text, "host", first[0] != '\0' ? first : "localhost");
+	appendStringInfo(&text, " port=%d", PostPortNumber);
+	append_quoted(&text, "user", mgrepl_dump_here()->superuser);
+	append_quoted(&text, "dbname", mgrepl_database);
+	append_quoted(&text, "application_name", "mgrepl sst");
+	return text.data;
+}
+
 /* docs/operations.md describes what such a program is given and what it has to do. */
 static void
 script_program(Program *p, MgSst *sst, const char *path)
@@ -345,8 +403,16 @@ script_program(Program *p, MgSst *sst, const char *path)
 	add_env(p, "MGREPL_SST_ADDRESS=%s", sst->donor.sql_address);
 	add_env(p, "MGREPL_SST_DONOR=%s", sst->donor.name);
 	add_env(p, "MGREPL_SST_NODE=%s", mgrepl_node_name);
-	add_env(p, "MGREPL_SST_DATADIR=%s/" MGREPL_STAGING_DIR, DataDir);
-	add_env(p, "MGREPL_SST_WALDIR=%s", sst->wal_place);
+	if (mgrepl_sst_is_logical())
+	{
+		add_env(p, "MGREPL_SST_SNAPSHOT=%s", sst->snapshot);
+		add_env(p, "MGREPL_SST_LOCAL=%s", own_conninfo());
+	}
+	else
+	{
+		add_env(p, "MGREPL_SST_DATADIR=%s/" MGREPL_STAGING_DIR, DataDir);
+		add_env(p, "MGREPL_SST_WALDIR=%s", sst->wal_place);
+	}
 	add_env(p, "MGREPL_SST_GTID=%s", sst->gtid);
 	add_env(p, "MGREPL_SST_BYTES=%llu", (unsigned long long) pg_atomic_read_u64(&mgrepl_shared->transfer.bytes_total));
 	add_env(p, "MGREPL_SST_CONNINFO=%s", mgrepl_sst_conninfo_for(sst, "mgrepl sst"));
@@ -385,24 +451,6 @@ make_program(Program *p, MgSst *sst)
 
 /* ------------------------------------------------------------- one attempt */
 
-static bool
-make_places(const MgSwapPlace *places, int n, MgTrouble *trouble)
-{
-	for (int i = 0; i < n; i++)
-	{
-		char		path[MAXPGPATH];
-
-		strlcpy(path, places[i].path, sizeof(path));
-		if (pg_mkdir_p(path, pg_dir_create_mode) != 0 && errno != EEXIST)
-		{
-			snprintf(trouble->error, sizeof(trouble->error), "cannot make directory \"%s\": %m", places[i].path);
-			strlcpy(trouble->hint, "Make it, empty and owned by the server's user.", sizeof(trouble->hint));
-			return false;
-		}
-	}
-	return true;
-}
-
 static void
 copy_log_line(const MgSst *sst)
 {
@@ -439,19 +487,20 @@ attempt(MgSst *sst, MgTrouble *trouble)
 	{
 		strlcpy(trouble->error, why, sizeof(trouble->error));
 		strlcpy(trouble->hint, "Check the disk of the data directory.", sizeof(trouble->hint));
+		mgrepl_sst_drop_places(places, n_places);
 		return false;
 	}
-	if (!make_places(places, n_places, trouble))
-		return false;
 	ereport(LOG,
 			(errmsg("mgrepl: snapshot: copying from \"%s\" at %s method=%s bytes=%lld tablespaces=%d position=%s",
 					sst->donor.name, sst->donor.sql_address, mgrepl_sst_method, (long long) bytes,
 					sst->n_tablespaces, sst->gtid)));
 	mgrepl_transfer_set_stage(MG_TRANSFER_COPYING);
 	make_program(program, sst);
-	if (!run_program(program, sst, trouble) || !mgrepl_sst_verify(trouble))
+	if (!run_program(program, sst, trouble) || !mgrepl_sst_verify(trouble) || !mgrepl_sst_still_good(sst, trouble))
 		return false;
 	copy_log_line(sst);
+	if (!mgrepl_transfer_no_way_back())
+		mgrepl_sst_check();		/* tells why */
 	if (!mgrepl_swap_ready(t->seeds, t->keep_old || mgrepl_sst_keep_old, why, sizeof(why)))
 	{
 		strlcpy(trouble->error, why, sizeof(trouble->error));
@@ -461,13 +510,39 @@ attempt(MgSst *sst, MgTrouble *trouble)
 	return true;
 }
 
+/* The same for a dump, to the commit of what was loaded. */
+static bool
+attempt_dump(MgSst *sst, MgTrouble *trouble)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+	Program    *program = palloc(sizeof(Program));
+	int64		bytes;
+
+	mgrepl_transfer_set_peer(sst->donor.name, mgrepl_sst_method);
+	if (!mgrepl_sst_donate(sst, trouble) || !mgrepl_sst_has_room(sst, trouble))
+		return false;
+	bytes = sst->bytes;
+	for (int i = 0; i < sst->n_tablespaces; i++)
+		bytes += sst->tablespaces[i].bytes;
+	pg_atomic_write_u64(&t->bytes_total, bytes);
+	ereport(LOG,
+			(errmsg("mgrepl: snapshot: loading from \"%s\" at %s method=%s bytes=%lld position=%s",
+					sst->donor.name, sst->donor.sql_address, mgrepl_sst_method, (long long) bytes, sst->gtid)));
+	pg_atomic_write_u64(&t->epoch, sst->epoch);
+	mgrepl_transfer_set_stage(MG_TRANSFER_COPYING);
+	make_program(program, sst);
+	if (!run_program(program, sst, trouble))
+		return false;
+	copy_log_line(sst);
+	return true;
+}
+
 /* The copy is whole: the server goes down, and comes up with it.  Does not return. */
 static void
 restart_server(void)
 {
-	mgrepl_transfer_set_stage(MG_TRANSFER_SWAPPING);
 	ereport(LOG, (errmsg("mgrepl: snapshot: the server restarts with the new data")));
-	(void) kill(PostmasterPid, SIGINT);
+	mgrepl_swap_restart();
 	for (;;)
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 1000, PG_WAIT_EXTENSION);
@@ -499,15 +574,20 @@ transfer(void)
 	MgTrouble	trouble;
 	char		hint[MG_REASON_BYTES_MAX] = "";
 	char		why[MAXPGPATH * 2];
+	bool		logical = mgrepl_sst_is_logical();
 	int			n = 0;
 
 	initStringInfo(&troubles);
 	mgrepl_transfer_set_stage(MG_TRANSFER_CHOOSING);
-	mgrepl_swap_discard();
-	mgrepl_swap_discard_old();	/* of a transfer whose data was never proven: this one takes its place */
-	if (!mgrepl_swap_possible(why, sizeof(why)))
+	if (logical && !mgrepl_dump_prepare(&trouble))
 	{
-		mgrepl_transfer_fail(why, "The data directory must be writable, on a file system such as ext4, xfs, btrfs or tmpfs.");
+		mgrepl_transfer_fail(psprintf("%s, and no snapshot could be had: %s", t->why, trouble.error), trouble.hint);
+		return;
+	}
+	mgrepl_swap_discard();
+	if (!logical && !mgrepl_swap_possible(why, sizeof(why)))
+	{
+		mgrepl_transfer_fail(why, "The data directory must be writable, on a file system such as ext4, xfs, btrfs or tmpfs, and what PostgreSQL has in it no mount point of its own.");
 		return;
 	}
 	for (uint32 i = 0; i < t->n_donors; i++)
@@ -526,8 +606,15 @@ transfer(void)
 	for (int i = 0; i < n; i++)
 	{
 		memset(&trouble, 0, sizeof(trouble));
-		if (order[i]->conn != NULL && attempt(order[i], &trouble))
+		if (order[i]->conn != NULL && logical && attempt_dump(order[i], &trouble))
+		{
+			mgrepl_transfer_set_stage(MG_TRANSFER_LOADED);
+			return;
+		}
+		if (order[i]->conn != NULL && !logical && attempt(order[i], &trouble))
 			restart_server();
+		if (logical && pg_atomic_read_u32(&t->adopting) != MG_ADOPTING_NO)
+			break;				/* its program was killed behind the COMMIT: the provider sees what that has done */
 		note_trouble(&troubles, hint, order[i]->donor.name, &trouble);
 		mgrepl_sst_close(order[i]);
 		mgrepl_transfer_set_stage(MG_TRANSFER_CHOOSING);
@@ -544,10 +631,11 @@ transfer(void)
 static void
 at_exit(int code, Datum arg)
 {
-	(void) reap_program(true);
+	reap_program();
 	if (mgrepl_swap_phase() == MG_SWAP_COPY)
 		mgrepl_swap_discard();
-	if (mgrepl_transfer_stage_runs(mgrepl_transfer_stage()) && mgrepl_transfer_stage() != MG_TRANSFER_SWAPPING)
+	if (transferring && mgrepl_transfer_stage_runs(mgrepl_transfer_stage()) && mgrepl_transfer_stage() != MG_TRANSFER_LOADED &&
+		(mgrepl_transfer_stage() != MG_TRANSFER_SWAPPING || mgrepl_swap_phase() != MG_SWAP_READY))
 		mgrepl_transfer_fail("the transfer was interrupted", "Join again.");
 	pg_atomic_write_u32(&mgrepl_shared->transfer.joiner_pid, 0);
 }
@@ -569,23 +657,45 @@ transfer_or_fail(void)
 		error = CopyErrorData();
 		EmitErrorReport();
 		FlushErrorState();
-		(void) reap_program(true);
+		AbortOutOfAnyTransaction();
+		MemoryContextSwitchTo(context);
+		reap_program();
 		mgrepl_swap_discard();
 		mgrepl_transfer_fail(error->message, error->hint != NULL ? error->hint : "");
 	}
 	PG_END_TRY();
 }
 
+/* A transfer can be ordered while what is left of an earlier one is being removed. */
+static void
+take_turn(void)
+{
+	uint32		nobody = 0;
+
+	while (!pg_atomic_compare_exchange_u32(&mgrepl_shared->transfer.joiner_pid, &nobody, (uint32) MyProcPid))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		nobody = 0;
+	}
+}
+
 void
 mgrepl_joiner_main(Datum arg)
 {
 	mgrepl_worker_init("mgrepl joiner");
+	take_turn();
 	before_shmem_exit(at_exit, (Datum) 0);
-	pg_atomic_write_u32(&mgrepl_shared->transfer.joiner_pid, (uint32) MyProcPid);
 	MemoryContextSwitchTo(AllocSetContextCreate(TopMemoryContext, "mgrepl joiner", ALLOCSET_DEFAULT_SIZES));
 
 	if (mgrepl_transfer_stage() == MG_TRANSFER_ORDERED)
+	{
+		transferring = true;
+		if (mgrepl_sst_is_logical())
+			BackgroundWorkerInitializeConnection(mgrepl_database, NULL, BGWORKER_BYPASS_ALLOWCONN);
 		transfer_or_fail();
+	}
 	else
 	{
 		if (mgrepl_swap_has_leftovers())
@@ -602,7 +712,7 @@ mgrepl_joiner_start(bool discard_old)
 	BackgroundWorker worker;
 
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;	/* it connects for a dump only */
 	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	worker.bgw_restart_time = BGW_NEVER_RESTART;
 	worker.bgw_main_arg = BoolGetDatum(discard_old);

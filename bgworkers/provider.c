@@ -30,6 +30,7 @@
 #include <sys/prctl.h>
 #endif
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "access/xact.h"
@@ -87,6 +88,7 @@
 #define JOINER_START_US		30000000
 #define SEGMENT_BYTES		(16 * 1024 * 1024)
 #define DROPPED_TELL_US		10000000
+#define LOG_ROOM_BYTES		(INT64CONST(4) * SEGMENT_BYTES)	/* that others' needs leave on the log's disk */
 #define FOREIGN_LOG_HINT	"Set mgrepl.gcache_dir to a directory of this node alone. If nobody needs the files that are there, remove them: the node then gets from the members what it lacks."
 #define LEAVE_PATIENCE_US	2000000
 #define LEAVE_LINGER_US		300000
@@ -98,6 +100,7 @@ typedef struct Provider
 	mg_transport *transport;
 	mg_effects	fx;
 	mg_gtid		position;
+	uint64_t	data_epoch;		/* no transaction of the data is of a higher one, 0: not known */
 	uint64_t	incarnation;
 	WaitEventSet *waits;
 	int64		now;
@@ -153,6 +156,7 @@ static Provider me;
 static volatile sig_atomic_t shutdown_asked = false;
 
 static void carry_out_rest(void);
+static void snapshot_begins(void);
 static void order_snapshot(bool nothing_lost, const char *why, const char *hint);
 
 /* --------------------------------------------------------------- small parts */
@@ -401,6 +405,23 @@ show_state(MgNodeState state, const char *reason)
 }
 
 /*
+ * How much the log may keep for others.  Not the last room on the disk: one slow
+ * joiner makes all members keep what it will ask for, and would stop them all.
+ */
+static uint64_t
+kept_for_others(uint64_t size)
+{
+	struct statvfs fs;
+	uint64_t	keep = (uint64_t) mgrepl_gcache_keep_pages_size_mb * 1024 * 1024;
+	int64		room;
+
+	if (statvfs(mgrepl_gcache_dir, &fs) != 0)
+		return keep;
+	room = (int64) mg_log_bytes(me.log) + (int64) fs.f_bavail * (int64) fs.f_frsize - LOG_ROOM_BYTES - (int64) size;
+	return Min(keep, (uint64_t) Max(room, 0));
+}
+
+/*
  * Tells the log what may go.  This node needs what its appliers and its
  * certification may still read; others what they lag or will ask for when they
  * have copied the data, and a freeze keeps what somebody needs who is not there.
@@ -411,6 +432,7 @@ release_log(void)
 	mg_seqno	here = Min(mg_node_log_needed_here(me.node), mgrepl_order_committed());
 	mg_seqno	pin = mgrepl_donor_pin();
 	mg_seqno	all = Min(Min(mg_node_log_needed(me.node), here), pin);
+	uint64_t	size = (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024;
 	mg_seqno	dropped;
 
 	/* The others are told: the joiner will ask whoever leads then. */
@@ -420,8 +442,7 @@ release_log(void)
 	me.pinned = pin;
 	if (me.frozen_at != 0)
 		all = Min(all, me.frozen_at - 1);
-	mg_log_set_limits(me.log, (uint64_t) mgrepl_gcache_size_mb * 1024 * 1024,
-					  (uint64_t) mgrepl_gcache_keep_pages_size_mb * 1024 * 1024);
+	mg_log_set_limits(me.log, size, kept_for_others(size));
 	mg_log_release(me.log, here, all);
 
 	dropped = mg_log_dropped(me.log);
@@ -432,7 +453,7 @@ release_log(void)
 		ereport(LOG,
 				(errmsg("mgrepl: the writeset log is at its hard limit: everything up to seqno %llu is dropped, though a member, a joining node, a donor's copy or a freeze may need it",
 						(unsigned long long) dropped),
-				 errhint("Whoever lacks it takes a snapshot of a member's data. mgrepl.gcache_keep_pages_size sets the limit.")));
+				 errhint("Whoever lacks it takes a snapshot of a member's data. mgrepl.gcache_keep_pages_size sets the limit, or the room on its disk.")));
 	}
 	else if (dropped < me.dropped_told)
 		me.dropped_told = dropped;	/* the log was cut */
@@ -527,6 +548,8 @@ publish_status(void)
 		strlcpy(s->state_reason, mg_node_reason(me.node), sizeof(s->state_reason));
 	LWLockRelease(s->status_lock);
 	show_state(shown, s->state_reason);
+	if (shown == MG_NODE_INCONSISTENT)
+		mgrepl_donor_end_all();
 	if (me.view_told != view->id)
 		mgrepl_notifier_wake();
 	me.view_told = view->id;
@@ -598,6 +621,7 @@ node_make(void)
 	strlcpy(config.address, own_address(), sizeof(config.address));
 	own_sql_address(config.sql_address, sizeof(config.sql_address));
 	config.incarnation = me.incarnation;
+	config.data_epoch = me.data_epoch;
 	config.weight = (uint32) mgrepl_weight;
 	config.keepalive_us = mgrepl_keepalive_period_ms * INT64CONST(1000);
 	config.suspect_us = mgrepl_suspect_timeout_ms * INT64CONST(1000);
@@ -938,6 +962,12 @@ add_pending(const mg_effect *e)
 {
 	MgOrderEntry *entry;
 
+	/* Once per epoch, and before anybody can commit what is of it. */
+	if (e->epoch > me.data_epoch)
+	{
+		mgrepl_position_note_epoch(&me.position.uuid, e->epoch);
+		me.data_epoch = e->epoch;
+	}
 	if (me.n_pending == me.cap_pending)
 	{
 		me.cap_pending = me.cap_pending ? me.cap_pending * 2 : 1024;
@@ -1249,8 +1279,8 @@ bootstrap(bool force)
 	}
 	if (state == MG_STATE_OPEN || me.evicted || (state == MG_STATE_NON_PRIMARY && !fits && force))
 	{
+		node_renew();			/* does it begin a cluster? it knows by the uuid that the data has before this */
 		position_of_new_cluster();
-		node_renew();
 		restore_state();
 		if (fits)
 			recover_log();
@@ -1272,6 +1302,7 @@ join(const char *addresses)
 		StartTransactionCommand();
 		if (!mgrepl_position_read(&me.position))
 			memset(&me.position, 0, sizeof(me.position));
+		me.data_epoch = mgrepl_position_epoch(&me.position.uuid);
 		CommitTransactionCommand();
 		node_renew();
 
@@ -1422,9 +1453,8 @@ take_command(void)
 	me.asked = true;
 	if (me.ordered_at != 0)
 	{
-		if (c->kind == MG_COMMAND_LEAVE && mgrepl_transfer_stage() != MG_TRANSFER_SWAPPING)
+		if (c->kind == MG_COMMAND_LEAVE && mgrepl_transfer_cancel())
 		{
-			pg_atomic_write_u32(&mgrepl_shared->transfer.cancelled, 1);
 			forget_wish();
 			me.rejoin_at = 0;
 			answer(true, "", "");
@@ -1587,6 +1617,7 @@ read_position(void)
 
 	StartTransactionCommand();
 	clustered = mgrepl_position_read(&me.position);
+	me.data_epoch = mgrepl_position_epoch(&me.position.uuid);
 	CommitTransactionCommand();
 
 	/* Clients that come before the first status must not be told that this node has never joined. */
@@ -1775,10 +1806,70 @@ snapshot_failed(void)
 		forget_wish();
 }
 
+/* What an earlier life of these files has left is not this data's. */
+static void
+remove_obsolete(void)
+{
+	static const char *const obsolete[] = {"node.state", "inconsistent", "freeze", WISH_FILE};
+	char		path[MAXPGPATH];
+
+	if (mg_log_reset(me.log) != MG_OK)
+		disk_is_broken("emptying the writeset log");
+	for (int i = 0; i < lengthof(obsolete); i++)
+	{
+		file_path(path, sizeof(path), obsolete[i]);
+		if (unlink(path) != 0 && errno != ENOENT)
+			disk_is_broken("removing what belonged to other data");
+	}
+}
+
+/*
+ * This server has the cluster's data at a position now: it goes on as a node that
+ * has just started with it.  A crash in the middle starts it from the same data,
+ * and its wish to join lies with the log until it is a member.  Nobody could write
+ * since before the data came: clustered, or a transfer, at any moment.
+ */
+static void
+snapshot_loaded(void)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+	mg_gtid		position;
+
+	StartTransactionCommand();
+	if (!mgrepl_position_read(&position))
+		elog(ERROR, "mgrepl: the position that was adopted is not there");
+	CommitTransactionCommand();
+
+	remove_obsolete();
+	strlcpy(me.seeds, t->seeds, sizeof(me.seeds));
+	write_seeds();
+	fsync_fname(mgrepl_gcache_dir, true);
+	me.data_epoch = pg_atomic_read_u64(&t->epoch);
+	mgrepl_position_note_epoch(&position.uuid, me.data_epoch);
+	claim_origin();
+	mgrepl_order_reset(position.seqno);
+	me.position = position;
+	me.frozen_at = 0;
+	pg_atomic_write_u32(&mgrepl_shared->clustered, MG_CLUSTERED_YES);
+	node_renew();
+	snapshot_begins();
+	me.ordered_at = me.snapshot_pause = 0;
+	me.rejoin_at = pg_atomic_read_u32(&t->cancelled) == 0 ? me.now : 0;
+	publish_status();
+	mgrepl_transfer_done();
+	pg_atomic_write_u32(&t->adopting, MG_ADOPTING_NO);
+	ereport(LOG,
+			(errmsg("mgrepl: snapshot: loaded, this server has the cluster's data at seqno %llu",
+					(unsigned long long) position.seqno)));
+}
+
 static void
 snapshot_begins(void)
 {
-	if (me.asked)
+	if (me.asked && mgrepl_sst_is_logical())
+		answer(true, "a member's data is being loaded into this server",
+			   "It joins by itself when all is loaded. See mgrepl.transfer_progress and the server log.");
+	else if (me.asked)
 		answer(true, "this server's data is being replaced by a snapshot of a member's",
 			   "The server restarts by itself when the copy is whole, with the same process id, and joins. See mgrepl.transfer_progress and the server log.");
 }
@@ -1788,6 +1879,7 @@ static void
 watch_snapshot(void)
 {
 	MgTransfer *t = &mgrepl_shared->transfer;
+	uint32		adopting;
 
 	if (me.ordered_at == 0)
 	{
@@ -1809,14 +1901,23 @@ watch_snapshot(void)
 	/* Whoever asked has gone away before anything was copied: it was not meant. */
 	if (me.asked && pg_atomic_read_u32(&mgrepl_shared->command.stage) == 4)
 	{
-		pg_atomic_write_u32(&t->cancelled, 1);
+		(void) mgrepl_transfer_cancel();	/* too late: it is as if it had been answered */
 		answer(false, "", "");
 	}
 	switch (mgrepl_transfer_stage())
 	{
 		case MG_TRANSFER_NONE:
 		case MG_TRANSFER_FAILED:
-			snapshot_failed();
+		case MG_TRANSFER_LOADED:
+			adopting = pg_atomic_read_u32(&t->adopting);
+			if (adopting == MG_ADOPTING_COMMITS || !ring_is_drained())
+				break;			/* in a moment */
+			if (adopting == MG_ADOPTING_DONE)
+				snapshot_loaded();
+			else if (mgrepl_transfer_stage() == MG_TRANSFER_LOADED)
+				mgrepl_transfer_fail("the program that loads the dump has ended without a position", "See the server log.");
+			else
+				snapshot_failed();
 			break;
 		case MG_TRANSFER_ORDERED:
 			if (pg_atomic_read_u32(&t->joiner_pid) == 0 && me.now - me.ordered_at > JOINER_START_US)
@@ -1839,7 +1940,6 @@ watch_snapshot(void)
 static void
 after_replacement(void)
 {
-	static const char *const obsolete[] = {"node.state", "inconsistent", "freeze", WISH_FILE};
 	char		path[MAXPGPATH];
 	char		seeds[sizeof(me.seeds)];
 	size_t		len;
@@ -1849,14 +1949,7 @@ after_replacement(void)
 	status = mg_statefile_read(path, seeds, sizeof(seeds) - 1, &len);
 	if (status == MG_E_NOT_FOUND)
 		return;
-	if (mg_log_reset(me.log) != MG_OK)
-		disk_is_broken("emptying the writeset log");
-	for (int i = 0; i < lengthof(obsolete); i++)
-	{
-		file_path(path, sizeof(path), obsolete[i]);
-		if (unlink(path) != 0 && errno != ENOENT)
-			disk_is_broken("removing what belonged to other data");
-	}
+	remove_obsolete();
 	if (status == MG_OK)
 	{
 		seeds[len] = '\0';
@@ -1876,7 +1969,8 @@ resume_snapshot(void)
 {
 	me.old_there = mgrepl_swap_has_old();
 	me.clean_due = mgrepl_swap_has_leftovers();
-	if (mgrepl_transfer_stage_runs(mgrepl_transfer_stage()))
+	if (mgrepl_transfer_stage_runs(mgrepl_transfer_stage()) ||
+		pg_atomic_read_u32(&mgrepl_shared->transfer.adopting) != MG_ADOPTING_NO)
 	{
 		me.ordered_at = me.now;
 		me.clean_due = false;
@@ -1884,7 +1978,7 @@ resume_snapshot(void)
 	else if (mgrepl_swap_phase() == MG_SWAP_READY)
 	{
 		ereport(LOG, (errmsg("mgrepl: snapshot: the copy is whole, the server restarts with it")));
-		(void) kill(PostmasterPid, SIGINT);
+		mgrepl_swap_restart();
 	}
 }
 

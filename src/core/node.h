@@ -100,6 +100,7 @@ typedef struct mg_node_config
 	char		address[MG_ADDRESS_BYTES_MAX];	/* told to peers */
 	char		sql_address[MG_ADDRESS_BYTES_MAX];	/* told to peers: where clients reach the server, or "" */
 	uint64_t	incarnation;	/* random, not 0 */
+	uint64_t	data_epoch;		/* the highest of which the node has delivered entries for its data; 0: not known */
 	uint32_t	weight;
 	int64_t		keepalive_us;
 	int64_t		suspect_us;		/* a leader silent for so long is replaced; no majority for so long: no writes */
@@ -164,7 +165,7 @@ typedef enum mg_effect_type
 	MG_FX_TRUNCATE,				/* seqno, generation: cut the log behind it; durable before what follows */
 	MG_FX_RESET_LOG,			/* generation: empty the log: another range follows */
 	MG_FX_READ_LOG,				/* peer, seqno: answer with LOG_READ inputs, up to MG_FETCH_BYTES */
-	MG_FX_DELIVER,				/* seqno, kind, slot, depends, member (origin), verdict, against */
+	MG_FX_DELIVER,				/* seqno, epoch, kind, slot, depends, member (origin), verdict, against */
 	MG_FX_VERDICT,				/* slot, verdict, seqno, against: a reservation or a loser of this node */
 	MG_FX_UNKNOWN,				/* slot: the outcome will not be known here */
 	MG_FX_REFUSED,				/* slot, text: not sent, nothing happened */
@@ -198,6 +199,7 @@ typedef struct mg_effect
 	mg_seqno	seqno;
 	mg_seqno	depends;
 	mg_seqno	against;
+	uint64_t	epoch;			/* DELIVER: of the entry */
 	size_t		at;				/* bytes or text: offset into effects->bytes */
 	size_t		len;
 	size_t		hint_at;		/* text, 0-terminated */

@@ -48,6 +48,7 @@
 #include "pg/compat.h"
 #include "pg/counters.h"
 #include "pg/donor.h"
+#include "pg/dump.h"
 #include "pg/guc.h"
 #include "pg/mark.h"
 #include "pg/position.h"
@@ -428,7 +429,7 @@ release_reservation(void)
 /* ------------------------------------------------------------------ messages */
 
 uint64
-mgrepl_commit_message(const void *body, uint32 len)
+mgrepl_commit_message(const void *body, uint32 len, void (*at_turn) (uint64 seqno))
 {
 	MgSlot	   *slot = mgrepl_my_slot();
 	mg_writeset_header h;
@@ -457,12 +458,13 @@ mgrepl_commit_message(const void *body, uint32 len)
 	submit(slot);
 	seqno = wait_for_outcome(slot, true);
 
-	/* If this fails, an applier does it at the same place. */
+	/* If this fails, an applier takes the place over. */
 	HOLD_INTERRUPTS();
-	mgrepl_mark_at_turn(seqno);
+	at_turn(seqno);
 	certified_seqno = 0;
 	mgrepl_order_leave(seqno);
 	pg_atomic_write_u32(&slot->state, MG_SLOT_FREE);
+	mgrepl_bfabort_submitted(false);	/* the caller's transaction may go on, and be in the way */
 	RESUME_INTERRUPTS();
 	return seqno;
 }
@@ -519,6 +521,7 @@ pre_commit(void)
 		pre_commit_applier();
 		return;
 	}
+	mgrepl_dump_pre_commit();
 	if (!mgrepl_capture_pending())
 		return;
 
@@ -669,6 +672,7 @@ at_commit(void)
 	if (reserved_trx != 0)
 		release_reservation();
 	applier_first = applier_last = 0;
+	mgrepl_dump_xact_end(true);
 	mgrepl_capture_reset();
 	mgrepl_bfabort_xact_end(true);
 }
@@ -697,6 +701,7 @@ at_abort(void)
 		release_reservation();
 	applier_first = applier_last = 0;
 	mgrepl_mark_forget();
+	mgrepl_dump_xact_end(false);
 	mgrepl_capture_reset();
 	mgrepl_bfabort_xact_end(false);
 }

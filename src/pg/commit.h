@@ -30,11 +30,12 @@ extern void mgrepl_commit_require_ready(void);
 extern void mgrepl_commit_reserve(const mg_key *keys, uint32 n);
 
 /*
- * Sends a writeset of one MESSAGE event and waits for its turn, in which the mark
- * that this process has noted is written (pg/mark.h).  Returns its seqno; raises
- * as a COMMIT does.  Nothing of it is part of the caller's transaction.
+ * Sends a writeset of one MESSAGE event (pg/mark.h) and waits for its turn, in
+ * which `at_turn` is called: everything below its seqno is committed and visible
+ * here then, and nothing above can become so.  Returns the seqno; raises as a
+ * COMMIT does.  Nothing of it is part of the caller's transaction.
  */
-extern uint64 mgrepl_commit_message(const void *body, uint32 len);
+extern uint64 mgrepl_commit_message(const void *body, uint32 len, void (*at_turn) (uint64 seqno));
 
 /* True in an applier, whose changes are not to be captured again. */
 extern bool mgrepl_is_applier;

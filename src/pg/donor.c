@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include <dirent.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -232,6 +233,25 @@ mgrepl_donor_pin(void)
 	return pin;
 }
 
+/* A joiner takes the end of the session for the end of its donor, and its copy for nothing. */
+void
+mgrepl_donor_end_all(void)
+{
+	MgDonations *d = table();
+	int			pids[MGREPL_PINS_MAX];
+	int			n = 0;
+
+	if (pg_atomic_read_u32(&d->n_active) == 0)
+		return;
+	SpinLockAcquire(&d->mutex);
+	for (int i = 0; i < MGREPL_PINS_MAX; i++)
+		if (d->entries[i].used && d->entries[i].pid != 0)
+			pids[n++] = d->entries[i].pid;
+	SpinLockRelease(&d->mutex);
+	for (int i = 0; i < n; i++)
+		(void) kill(pids[i], SIGTERM);
+}
+
 void
 mgrepl_donor_joined(uint32 member, const char *name)
 {
@@ -264,6 +284,12 @@ mgrepl_donor_rejects(void)
 	return mgrepl_donor_rejects_queries && mine == NULL &&
 		pg_atomic_read_u32(&table()->n_active) > 0 &&
 		MyBackendType == B_BACKEND && !am_walsender;
+}
+
+bool
+mgrepl_donor_is_me(void)
+{
+	return mine != NULL;
 }
 
 void
@@ -496,6 +522,7 @@ set_session(void)
 	static const char *const settings[][2] = {
 		{"idle_session_timeout", "0"},
 		{"statement_timeout", "0"},
+		{"idle_in_transaction_session_timeout", "0"},
 		{"tcp_keepalives_idle", "10"},
 		{"tcp_keepalives_interval", "5"},
 		{"tcp_keepalives_count", "4"},

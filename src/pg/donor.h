@@ -42,6 +42,9 @@ extern void mgrepl_donor_acts(uint32 change);
 #define MG_SEQNO_NONE_PINNED UINT64_MAX
 extern mg_seqno mgrepl_donor_pin(void);
 
+/* This node's data differs from the cluster's: nobody may go on copying it. */
+extern void mgrepl_donor_end_all(void);
+
 /* A member is synced: if it is the joiner, it has what it needs. */
 extern void mgrepl_donor_joined(uint32 member, const char *name);
 
@@ -49,6 +52,9 @@ extern void mgrepl_donor_joined(uint32 member, const char *name);
 
 /* mgrepl.donor_rejects_queries is on, there is a donation, and this is an ordinary client's session. */
 extern bool mgrepl_donor_rejects(void);
+
+/* Is this session a donor's, one that has called mgrepl.donate()? */
+extern bool mgrepl_donor_is_me(void);
 
 /* Raises that: 57P03. */
 extern void mgrepl_donor_refuse(const char *what) pg_attribute_noreturn();

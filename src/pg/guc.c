@@ -299,11 +299,11 @@ define_identity(void)
 static bool
 check_sst_method(char **newval, void **extra, GucSource source)
 {
-	if (strcmp(*newval, "basebackup") == 0 || strcmp(*newval, "rsync") == 0 || strcmp(*newval, "none") == 0 ||
+	if (strcmp(*newval, "basebackup") == 0 || strcmp(*newval, "rsync") == 0 || strcmp(*newval, "dump") == 0 || strcmp(*newval, "none") == 0 ||
 		is_absolute_path(*newval))
 		return true;
 	GUC_check_errdetail("There is no method \"%s\".", *newval);
-	GUC_check_errhint("Methods are \"basebackup\", \"rsync\", \"none\", and the path of a program, which begins with \"/\".");
+	GUC_check_errhint("Methods are \"basebackup\", \"rsync\", \"dump\", \"none\", and the path of a program, which begins with \"/\".");
 	return false;
 }
 
@@ -312,7 +312,7 @@ define_transfer(void)
 {
 	DefineCustomStringVariable("mgrepl.sst_method",
 							   "How this node gets a snapshot of a member's data.",
-							   "basebackup: pg_basebackup; rsync: mgrepl-sst-rsync; none: never by itself; or the path of a program.",
+							   "basebackup: pg_basebackup; rsync: mgrepl-sst-rsync; dump: pg_dump, into the running server; none: never by itself; or the path of a program.",
 							   &mgrepl_sst_method, "basebackup",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_sst_method, NULL, NULL);
 	DefineCustomStringVariable("mgrepl.sst_donor",

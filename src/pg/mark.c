@@ -10,7 +10,7 @@
  * is that of the last transaction that changed something, which differs between
  * nodes where one had nothing to do.
  *
- * Event body: u8 version, text name.
+ * Event body: u8 MG_MESSAGE_MARK, text name.
  */
 #include "postgres.h"
 
@@ -28,8 +28,6 @@
 #include "pg/mark.h"
 #include "pg/position.h"
 #include "pg/shmem.h"
-
-#define MARK_VERSION 1
 
 PG_FUNCTION_INFO_V1(mgrepl_mark);
 
@@ -51,14 +49,16 @@ void
 mgrepl_mark_note(const mg_event *event)
 {
 	mg_reader	r;
-	int			version;
+	int			kind;
 
 	mg_reader_init(&r, event->body, event->len);
-	version = mg_read_u8(&r);
-	if (!r.bad && version != MARK_VERSION)
+	kind = mg_read_u8(&r);
+	if (!r.bad && kind == MG_MESSAGE_PLACE)
+		return;
+	if (!r.bad && kind != MG_MESSAGE_MARK)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("a mark has format %d, this node knows %d", version, MARK_VERSION),
+				 errmsg("a message of kind %d is not known to this node", kind),
 				 errhint("All nodes must run the same version of mgrepl.")));
 	mg_read_text(&r, noted, sizeof(noted));
 	if (!mg_reader_done(&r) || noted[0] == '\0')
@@ -142,12 +142,12 @@ mgrepl_mark(PG_FUNCTION_ARGS)
 				 errmsg("mgrepl.mark() cannot run inside a transaction block"),
 				 errhint("A mark takes its place at once and cannot be rolled back: call it as a statement of its own.")));
 
-	mg_buf_put_u8(&body, MARK_VERSION);
+	mg_buf_put_u8(&body, MG_MESSAGE_MARK);
 	mg_buf_put_text(&body, name);
 	strlcpy(noted, name, sizeof(noted));
 	PG_TRY();
 	{
-		seqno = mgrepl_commit_message(body.data, (uint32) body.len);
+		seqno = mgrepl_commit_message(body.data, (uint32) body.len, mgrepl_mark_at_turn);
 	}
 	PG_FINALLY();
 	{

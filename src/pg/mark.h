@@ -22,7 +22,11 @@
 
 #include "core/writeset.h"
 
-/* Is the writeset a mark?  Then it is nothing else. */
+/* The first byte of a MESSAGE event's body. */
+#define MG_MESSAGE_MARK		1		/* text name */
+#define MG_MESSAGE_PLACE	2		/* nothing: only its sender has something to do there (pg/dump.h) */
+
+/* Is the writeset a mark, or another message?  Then it is nothing else. */
 extern bool mgrepl_mark_is(const mg_writeset *ws);
 
 /* Applier: the transaction that is open now begins with this mark.  ERROR if it cannot be decoded. */

@@ -30,6 +30,7 @@
 #include "pg/shmem.h"
 
 #define PREFIX "mgrepl_"
+#define EPOCH_PREFIX "mgrepl_epoch_"
 
 static bool entered = false;
 
@@ -72,6 +73,38 @@ mgrepl_position_read(mg_gtid *gtid)
 	gtid->seqno = replorigin_get_progress(id, false);
 	pg_atomic_write_u32(&mgrepl_shared->origin_id, id);
 	return true;
+}
+
+static char *
+epoch_origin_name(const mg_uuid *uuid)
+{
+	char		text[MG_UUID_TEXT_BYTES];
+
+	mg_uuid_format(uuid, text);
+	return psprintf(EPOCH_PREFIX "%s", text);
+}
+
+uint64
+mgrepl_position_epoch(const mg_uuid *uuid)
+{
+	RepOriginId id = replorigin_by_name(epoch_origin_name(uuid), true);
+
+	return id == InvalidRepOriginId ? 0 : (uint64) replorigin_get_progress(id, false);
+}
+
+void
+mgrepl_position_note_epoch(const mg_uuid *uuid, uint64 epoch)
+{
+	RepOriginId id;
+	char	   *name;
+
+	StartTransactionCommand();
+	name = epoch_origin_name(uuid);
+	id = replorigin_by_name(name, true);
+	if (id == InvalidRepOriginId)
+		id = replorigin_create(name);
+	CommitTransactionCommand();
+	replorigin_advance(id, (XLogRecPtr) epoch, InvalidXLogRecPtr, false, true);
 }
 
 void

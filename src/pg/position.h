@@ -20,6 +20,20 @@
  */
 extern bool mgrepl_position_read(mg_gtid *gtid);
 
+/*
+ * No transaction of the data is of a higher epoch; 0: not known.  Needs a
+ * transaction.  A second origin, "mgrepl_epoch_<cluster uuid>", carries it: a copy
+ * of the data, which has no log, could not say otherwise of which of two
+ * histories its transactions are, after a forced bootstrap.
+ */
+extern uint64 mgrepl_position_epoch(const mg_uuid *uuid);
+
+/*
+ * Before the first transaction of this epoch may commit; in no transaction.  WAL
+ * has it before them, so whatever survives of them has it too.
+ */
+extern void mgrepl_position_note_epoch(const mg_uuid *uuid, uint64 epoch);
+
 /* Makes the origin for a new cluster (commits with the caller's transaction). */
 extern void mgrepl_position_create(const mg_uuid *uuid);
 

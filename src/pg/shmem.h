@@ -349,7 +349,8 @@ mgrepl_clustered(void)
 	known = pg_atomic_read_u32(&mgrepl_shared->clustered);
 	if (known == MG_CLUSTERED_UNKNOWN)
 		return mgrepl_clustered_wait();
-	return known == MG_CLUSTERED_YES || mgrepl_transfer_stage_runs(mgrepl_transfer_stage());
+	return known == MG_CLUSTERED_YES || mgrepl_transfer_stage_runs(mgrepl_transfer_stage()) ||
+		pg_atomic_read_u32(&mgrepl_shared->transfer.adopting) != MG_ADOPTING_NO;
 }
 
 #endif							/* MGREPL_SHMEM_H */

@@ -24,6 +24,7 @@
 #include "access/xlog_internal.h"
 #include "catalog/catversion.h"
 #include "common/controldata_utils.h"
+#include "common/file_perm.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "replication/origin.h"
@@ -38,6 +39,7 @@
 #include "utils/wait_event.h"
 
 #include "pg/compat.h"
+#include "pg/dump.h"
 #include "pg/error.h"
 #include "pg/guc.h"
 #include "pg/shmem.h"
@@ -64,6 +66,12 @@ mgrepl_sst_check(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_QUERY_CANCELED),
 				 errmsg("the state transfer was called off")));
+}
+
+bool
+mgrepl_sst_is_logical(void)
+{
+	return strcmp(mgrepl_sst_method, MGREPL_SST_METHOD_DUMP) == 0;
 }
 
 static bool
@@ -241,7 +249,8 @@ query(MgSst *sst, const char *sql, const char *param, int ms, MgTrouble *trouble
 
 	if (PQsendQueryParams(sst->conn, sql, param != NULL ? 1 : 0, NULL, &param, NULL, NULL, 0))
 		result = collect(sst, ms);
-	if (result != NULL && PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) > 0)
+	if (result != NULL && ((PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) > 0) ||
+						   PQresultStatus(result) == PGRES_COMMAND_OK))
 		return result;
 	if (result == NULL)
 		trouble_is(trouble, "Look into the server log there.", "%s",
@@ -326,7 +335,7 @@ mgrepl_sst_compare(const void *a, const void *b)
 enum
 {
 	COL_GTID, COL_VERSION, COL_CATALOG, COL_BLOCK, COL_WAL_SEGMENT, COL_CHECKSUMS, COL_COLLATE, COL_CTYPE,
-	COL_PROVIDER, COL_COLLATION_VERSION, COL_BYTES, COL_EXTENSION, COL_ORIGINS, COL_PREPARED,
+	COL_PROVIDER, COL_COLLATION_VERSION, COL_BYTES, COL_EXTENSION, COL_ORIGINS, COL_PREPARED, COL_ENCODING,
 	COL_TS_OID, COL_TS_LOCATION, COL_TS_BYTES
 };
 
@@ -334,7 +343,8 @@ static const char donate_sql[] =
 	"SELECT d.gtid, d.server_version_num, d.catalog_version, d.block_size, d.wal_segment_size, d.data_checksums,"
 	" d.\"collate\", d.ctype, d.locale_provider, d.collation_version, d.data_bytes, d.extension_version,"
 	" (SELECT count(*) FROM pg_catalog.pg_replication_origin),"
-	" (SELECT count(*) FROM pg_catalog.pg_prepared_xacts),"
+	" pg_catalog.current_setting('max_prepared_transactions'),"
+	" (SELECT pg_catalog.pg_encoding_to_char(encoding) FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()),"
 	" t.oid, t.location, t.bytes"
 	" FROM mgrepl.donate($1) AS d LEFT JOIN LATERAL"
 	" pg_catalog.jsonb_to_recordset(d.tablespaces) AS t(oid pg_catalog.oid, name text, location text, bytes bigint) ON true";
@@ -362,12 +372,53 @@ locale_fits(PGresult *r, MgTrouble *trouble)
 	if (!check_locale(LC_CTYPE, ctype, NULL))
 		return trouble_is(trouble, install, "its database has the locale \"%s\" (LC_CTYPE), which is not known here", ctype);
 	if (version[0] == '\0' || icu)
-		return true;			/* C sorts by bytes; ICU's version is compared by PostgreSQL when the database is opened */
+		return true;			/* C sorts by bytes; ICU: collations_fit */
 	here = get_collation_actual_version('c', collate);
 	if (here != NULL && strcmp(here, version) != 0)
 		return trouble_is(trouble, install, "its locale \"%s\" has version %s, this machine's is %s: indexes would be out of order",
 						  collate, version, here);
 	return true;
+}
+
+/*
+ * All that something there sorts by: of the databases, and the collations that
+ * columns, indexes or types use.  One of those that initdb has found on that
+ * machine and nobody uses need not be here.  The columns of ICU's locale have
+ * had several names.
+ */
+static const char collations_sql[] =
+	"SELECT c.collprovider, coalesce(pg_catalog.to_jsonb(c)->>'colllocale', pg_catalog.to_jsonb(c)->>'colliculocale', c.collcollate),"
+	" pg_catalog.pg_collation_actual_version(c.oid)"
+	" FROM pg_catalog.pg_collation c WHERE c.collprovider IN ('c', 'i') AND c.oid IN"
+	" (SELECT refobjid FROM pg_catalog.pg_depend WHERE refclassid = 'pg_catalog.pg_collation'::pg_catalog.regclass)"
+	" UNION SELECT d.datlocprovider, coalesce(pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'daticulocale', d.datcollate),"
+	" pg_catalog.pg_database_collation_actual_version(d.oid)"
+	" FROM pg_catalog.pg_database d WHERE d.datlocprovider IN ('c', 'i')";
+
+/* PostgreSQL itself would only warn, when something is sorted. */
+static bool
+collations_fit(MgSst *sst, MgTrouble *trouble)
+{
+	PGresult   *r = query(sst, collations_sql, NULL, QUERY_MS, trouble, "");
+	bool		good = r != NULL;
+
+	for (int i = 0; good && i < PQntuples(r); i++)
+	{
+		char		provider = PQgetvalue(r, i, 0)[0];
+		const char *locale = PQgetvalue(r, i, 1);
+		const char *version = PQgetvalue(r, i, 2);
+		char	   *here;
+
+		if (version[0] == '\0')
+			continue;			/* C, POSIX: by bytes */
+		here = provider == 'c' && !check_locale(LC_COLLATE, locale, NULL) ? NULL : get_collation_actual_version(provider, locale);
+		if (here == NULL || strcmp(here, version) != 0)
+			good = trouble_is(trouble, "Install the same locales, from the same version of the C library and ICU, on both machines.",
+							  "its collation \"%s\" (%s) has version %s, this machine's is %s: indexes would be out of order",
+							  locale, provider == 'i' ? "icu" : "libc", version, here != NULL ? here : "not there");
+	}
+	PQclear(r);
+	return good;
 }
 
 static bool
@@ -393,12 +444,40 @@ data_fits(PGresult *r, MgTrouble *trouble)
 						  PQgetvalue(r, 0, COL_ORIGINS), MG_MAX_ORIGINS);
 	if (atoi(PQgetvalue(r, 0, COL_PREPARED)) > max_prepared_xacts)
 		return trouble_is(trouble, "Set it to at least the same value as on the donor, and restart.",
-						  "it has %s prepared transactions, this server has room for %d (max_prepared_transactions)",
+						  "its max_prepared_transactions is %s, this server's is %d",
 						  PQgetvalue(r, 0, COL_PREPARED), max_prepared_xacts);
 	return same_number(trouble, "catalog version", CATALOG_VERSION_NO, PQgetvalue(r, 0, COL_CATALOG), "Install the same version of PostgreSQL on every node.") &&
 		same_number(trouble, "page size", BLCKSZ, PQgetvalue(r, 0, COL_BLOCK), "Install a PostgreSQL that was built in the same way on every node.") &&
 		same_number(trouble, "WAL segment size", wal_segment_size, PQgetvalue(r, 0, COL_WAL_SEGMENT), newdir) &&
 		locale_fits(r, trouble);
+}
+
+/*
+ * What a dump can be loaded from.  Keys of rows are compared between nodes by
+ * hashes of values, of lower(name) for example: encoding and locale must agree.
+ */
+static bool
+rows_fit(PGresult *r, MgTrouble *trouble)
+{
+	static const char newdb[] = "Make this server's database anew with the encoding and the locale of the cluster's.";
+	const MgDumpHere *here = mgrepl_dump_here();
+	int			major = atoi(PQgetvalue(r, 0, COL_VERSION)) / 10000;
+
+	if (major > MG_PG_MAJOR)
+		return trouble_is(trouble, "Install the cluster's major version here, or a later one.",
+						  "it runs PostgreSQL %d: pg_dump of PostgreSQL %d cannot read that", major, MG_PG_MAJOR);
+	if (strcmp(PQgetvalue(r, 0, COL_EXTENSION), MGREPL_EXTENSION_VERSION) != 0)
+		return trouble_is(trouble, "Install the same version of mgrepl on every node.", "its extension mgrepl is of version %s, this server's of %s",
+						  PQgetvalue(r, 0, COL_EXTENSION), MGREPL_EXTENSION_VERSION);
+	if (strcmp(PQgetvalue(r, 0, COL_ENCODING), here->encoding) != 0)
+		return trouble_is(trouble, newdb, "its database has the encoding %s, this server's %s",
+						  PQgetvalue(r, 0, COL_ENCODING), here->encoding);
+	if (strcmp(PQgetvalue(r, 0, COL_COLLATE), here->collate) != 0 || strcmp(PQgetvalue(r, 0, COL_CTYPE), here->ctype) != 0 ||
+		strcmp(PQgetvalue(r, 0, COL_PROVIDER), here->provider) != 0)
+		return trouble_is(trouble, newdb, "its database has the locale \"%s\", \"%s\" (%s), this server's \"%s\", \"%s\" (%s)",
+						  PQgetvalue(r, 0, COL_COLLATE), PQgetvalue(r, 0, COL_CTYPE), PQgetvalue(r, 0, COL_PROVIDER),
+						  here->collate, here->ctype, here->provider);
+	return true;
 }
 
 static bool
@@ -421,6 +500,25 @@ take_tablespaces(MgSst *sst, PGresult *r, MgTrouble *trouble)
 	return true;
 }
 
+/* From now on the control session is in a transaction: as long as that lives, the snapshot does. */
+static bool
+export_snapshot(MgSst *sst, MgTrouble *trouble)
+{
+	PGresult   *r = query(sst, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY", NULL, QUERY_MS, trouble, "");
+
+	if (r == NULL)
+		return false;
+	PQclear(r);
+	r = query(sst, "SELECT snapshot, gtid, epoch FROM mgrepl.export_snapshot()", NULL, QUERY_MS, trouble, permission_hint);
+	if (r == NULL)
+		return false;
+	strlcpy(sst->snapshot, PQgetvalue(r, 0, 0), sizeof(sst->snapshot));
+	strlcpy(sst->gtid, PQgetvalue(r, 0, 1), sizeof(sst->gtid));
+	sst->epoch = strtoull(PQgetvalue(r, 0, 2), NULL, 10);
+	PQclear(r);
+	return true;
+}
+
 bool
 mgrepl_sst_donate(MgSst *sst, MgTrouble *trouble)
 {
@@ -431,9 +529,9 @@ mgrepl_sst_donate(MgSst *sst, MgTrouble *trouble)
 		return false;
 	strlcpy(sst->gtid, PQgetvalue(r, 0, COL_GTID), sizeof(sst->gtid));
 	sst->bytes = atoll(PQgetvalue(r, 0, COL_BYTES));
-	good = data_fits(r, trouble) && take_tablespaces(sst, r, trouble);
+	good = (mgrepl_sst_is_logical() ? rows_fit(r, trouble) : data_fits(r, trouble)) && take_tablespaces(sst, r, trouble);
 	PQclear(r);
-	return good;
+	return good && (mgrepl_sst_is_logical() ? export_snapshot(sst, trouble) : collations_fit(sst, trouble));
 }
 
 /* ------------------------------------------------------------ where it goes */
@@ -456,15 +554,6 @@ existing_part(char *path)
 		get_parent_directory(path);
 }
 
-static bool
-is_free(const char *path, bool *there)
-{
-	int			rc = pg_check_dir(path);
-
-	*there = rc == 1;
-	return rc == 0 || rc == 1;
-}
-
 /* Takes off what an earlier transfer has put behind a name. */
 static void
 plain_name(char *path)
@@ -477,32 +566,42 @@ plain_name(char *path)
 		*mark = '\0';
 }
 
-/* A free directory with a name made of `wanted`; may not exist yet, but can be made. */
+/*
+ * Makes a directory for the copy alone: `wanted`, or, if something is there, one
+ * beside it, or in it where it is a disk's root or its parent is not ours.  A
+ * directory that was found is never used itself, however empty: it may just have
+ * been made by another server's transfer.
+ */
 static bool
-find_place(const char *wanted, bool as_it_is, MgSwapPlace *place, MgTrouble *trouble)
+find_place(const char *wanted, MgSwapPlace *place, MgTrouble *trouble)
 {
+	char		base[MAXPGPATH];
 	char		parent[MAXPGPATH];
-	bool		there = false;
+	struct stat st_wanted;
+	struct stat st_parent;
 
 	strlcpy(place->path, wanted, sizeof(place->path));
-	if (!as_it_is || !is_free(place->path, &there))
+	strlcpy(parent, wanted, sizeof(parent));
+	get_parent_directory(parent);
+	strlcpy(base, parent, sizeof(base));	/* pg_mkdir_p changes what it is given, if it fails */
+	if (pg_mkdir_p(base, pg_dir_create_mode) == 0 && mkdir(wanted, pg_dir_create_mode) == 0)
+		return true;
+	strlcpy(base, wanted, sizeof(base));
+	plain_name(base);
+	if (stat(wanted, &st_wanted) == 0 && stat(parent, &st_parent) == 0 && S_ISDIR(st_wanted.st_mode) &&
+		(st_wanted.st_dev != st_parent.st_dev || access(parent, W_OK | X_OK) != 0))
+		snprintf(base, sizeof(base), "%s/data", wanted);
+	for (int i = 0; i < 100; i++)
 	{
-		char		base[MAXPGPATH];
-
-		strlcpy(base, wanted, sizeof(base));
-		plain_name(base);
-		snprintf(place->path, sizeof(place->path), "%s.mgrepl_%llx", base, (unsigned long long) GetCurrentTimestamp() / 1000);
-		if (!is_free(place->path, &there))
-			return trouble_is(trouble, "Make one of these directories, empty and owned by the server's user.",
-							  "neither \"%s\" nor \"%s\" can be used here", wanted, place->path);
+		snprintf(place->path, sizeof(place->path), "%s.mgrepl_%llx", base,
+				 (unsigned long long) GetCurrentTimestamp() / 1000 + i);
+		if (mkdir(place->path, pg_dir_create_mode) == 0)
+			return true;
+		if (errno != EEXIST)
+			break;
 	}
-	place->made = !there;
-	strlcpy(parent, place->path, sizeof(parent));
-	existing_part(parent);
-	if (access(parent, W_OK | X_OK) != 0)
-		return trouble_is(trouble, "Make the directory, empty and owned by the server's user.",
-						  "\"%s\" cannot be made here: %m", place->path);
-	return true;
+	return trouble_is(trouble, "Let the server's user make directories there.",
+					  "\"%s\" cannot be made here, nor \"%s\": %m", wanted, place->path);
 }
 
 static bool
@@ -544,30 +643,41 @@ has_room(const Need *need, MgTrouble *trouble)
 					  (long long) ((need->bytes + ROOM_RESERVE) >> 20), need->path, (long long) (free_bytes >> 20));
 }
 
+bool
+mgrepl_sst_has_room(MgSst *sst, MgTrouble *trouble)
+{
+	Need	   *need = palloc0(sizeof(Need));
+	int			n = 0;
+	int64		bytes = sst->bytes;
+
+	for (int i = 0; i < sst->n_tablespaces; i++)
+		bytes += sst->tablespaces[i].bytes;
+	return add_need(need, &n, DataDir, bytes, trouble) && has_room(need, trouble);
+}
+
 /* WAL that lies on another disk stays there. */
 static bool
 find_wal_place(MgSst *sst, MgSwapPlace *places, int *n, MgTrouble *trouble)
 {
 	char		target[MAXPGPATH];
-	char		parent[MAXPGPATH];
-	struct stat st_target;
-	struct stat st_parent;
 	ssize_t		len = readlink("pg_wal", target, sizeof(target) - 1);
 
 	sst->wal_place[0] = '\0';
 	if (len <= 0)
 		return true;
 	target[len] = '\0';
-	strlcpy(parent, target, sizeof(parent));
-	get_parent_directory(parent);
-	if (stat(target, &st_target) != 0 || stat(parent, &st_parent) != 0 || st_target.st_dev != st_parent.st_dev ||
-		access(parent, W_OK | X_OK) != 0)
-		strlcat(target, "/wal", sizeof(target));	/* the directory is the disk's root, or its parent is not ours */
-	if (!find_place(target, false, &places[*n], trouble))
+	if (!find_place(target, &places[*n], trouble))
 		return false;
 	strlcpy(sst->wal_place, places[*n].path, sizeof(sst->wal_place));
 	(*n)++;
 	return true;
+}
+
+void
+mgrepl_sst_drop_places(const MgSwapPlace *places, int n)
+{
+	for (int i = 0; i < n; i++)
+		(void) rmdir(places[i].path);
 }
 
 bool
@@ -575,26 +685,31 @@ mgrepl_sst_find_places(MgSst *sst, MgSwapPlace *places, int *n, MgTrouble *troub
 {
 	Need	   *needs = palloc((sst->n_tablespaces + 2) * sizeof(Need));
 	int			n_needs = 0;
+	bool		good = true;
 
 	*n = 0;
-	for (int i = 0; i < sst->n_tablespaces; i++)
+	for (int i = 0; good && i < sst->n_tablespaces; i++)
 	{
 		MgSstTablespace *t = &sst->tablespaces[i];
 
-		if (!find_place(t->location, true, &places[*n], trouble) ||
-			!add_need(needs, &n_needs, places[*n].path, t->bytes, trouble))
-			return false;
-		strlcpy(t->place, places[*n].path, sizeof(t->place));
-		(*n)++;
+		if (!find_place(t->location, &places[*n], trouble))
+			good = false;
+		else
+		{
+			strlcpy(t->place, places[*n].path, sizeof(t->place));
+			(*n)++;
+			good = add_need(needs, &n_needs, t->place, t->bytes, trouble);
+		}
 	}
-	if (!find_wal_place(sst, places, n, trouble) ||
+	if (!good || !find_wal_place(sst, places, n, trouble) ||
 		!add_need(needs, &n_needs, DataDir, sst->bytes, trouble))
-		return false;
-	for (int i = 0; i < n_needs; i++)
-		if (!has_room(&needs[i], trouble))
-			return false;
+		good = false;
+	for (int i = 0; good && i < n_needs; i++)
+		good = has_room(&needs[i], trouble);
 	pfree(needs);
-	return true;
+	if (!good)
+		mgrepl_sst_drop_places(places, *n);
+	return good;
 }
 
 /* -------------------------------------------------------- while it is copied */
@@ -640,6 +755,24 @@ mgrepl_sst_alive(MgSst *sst, MgTrouble *trouble)
 	if (TimestampDifferenceExceeds(asked, now, PING_MS))
 		return trouble_is(trouble, "", "the donor has not answered for %d s", PING_MS / 1000);
 	return true;
+}
+
+bool
+mgrepl_sst_still_good(MgSst *sst, MgTrouble *trouble)
+{
+	PGresult   *r;
+	bool		good;
+
+	PQclear(collect(sst, PING_MS));	/* mgrepl_sst_alive may have asked something */
+	r = query(sst, "SELECT value FROM mgrepl.status WHERE name = 'node_state'", NULL, PING_MS, trouble, "");
+	if (r == NULL)
+		return false;
+	good = strcmp(PQgetvalue(r, 0, 0), "DONOR") == 0 || strcmp(PQgetvalue(r, 0, 0), "SYNCED") == 0;
+	if (!good)
+		trouble_is(trouble, "Wait until it is SYNCED, or take another donor.",
+				   "when the copy was whole the donor was in state %s", PQgetvalue(r, 0, 0));
+	PQclear(r);
+	return good;
 }
 
 /* What a program is given of the connection's options. */

@@ -23,6 +23,7 @@ struct pg_conn;
 
 #define MGREPL_SST_TABLESPACES_MAX	256
 #define MGREPL_SST_METHOD_BASEBACKUP "basebackup"
+#define MGREPL_SST_METHOD_DUMP "dump"
 #define MGREPL_SST_METHOD_NONE "none"
 
 /* Why something cannot be, and what to do. */
@@ -52,7 +53,9 @@ typedef struct MgSst
 	int64		load;			/* sessions at work there */
 
 	/* what donate() says */
-	char		gtid[64];
+	char		gtid[64];		/* with a dump: of its snapshot */
+	char		snapshot[64];	/* for a dump; "": none */
+	uint64		epoch;			/* for a dump: no transaction in it is of a higher one */
 	int64		bytes;			/* to be copied, without tablespaces */
 	int			n_tablespaces;
 	MgSstTablespace tablespaces[MGREPL_SST_TABLESPACES_MAX];
@@ -68,17 +71,29 @@ extern bool mgrepl_sst_probe(MgSst *sst, MgTrouble *trouble);
 /* qsort: the one to try first comes first. */
 extern int	mgrepl_sst_compare(const void *a, const void *b);
 
-/* Calls donate() and compares what must be equal. */
+/* Is the method one that loads into the running server (pg/dump.h), instead of copying files? */
+extern bool mgrepl_sst_is_logical(void);
+
+/* Calls donate() and compares what must be equal; for a dump has a snapshot exported. */
 extern bool mgrepl_sst_donate(MgSst *sst, MgTrouble *trouble);
 
 /*
- * Decides where tablespaces and WAL go and whether there is room.  Fills
- * `places`, which has room for all tablespaces and one more.
+ * Decides where tablespaces and WAL go, whether there is room, and makes the
+ * directories.  Fills `places`, which has room for all tablespaces and one more.
  */
 extern bool mgrepl_sst_find_places(MgSst *sst, MgSwapPlace *places, int *n, MgTrouble *trouble);
 
+/* For a dump: is there room for it? */
+extern bool mgrepl_sst_has_room(MgSst *sst, MgTrouble *trouble);
+
 /* Does the donor's session live?  Asks it every few seconds. */
 extern bool mgrepl_sst_alive(MgSst *sst, MgTrouble *trouble);
+
+/* Is its donor still a member with good data?  To be asked when the copy is whole. */
+extern bool mgrepl_sst_still_good(MgSst *sst, MgTrouble *trouble);
+
+/* Undoes what mgrepl_sst_find_places has made, if nothing is in it. */
+extern void mgrepl_sst_drop_places(const MgSwapPlace *places, int n);
 
 /* The staged data has a control file like this server's own. */
 extern bool mgrepl_sst_verify(MgTrouble *trouble);

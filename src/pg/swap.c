@@ -42,11 +42,15 @@
 
 #include "host/statefile.h"
 #include "pg/guc.h"
+#include "pg/shmem.h"
 #include "pg/swap.h"
 
 #define MAGIC "mgrepl swap 1"
 #define BACKUP_LABEL "backup_label"
 #define TRIAL "pgsql_tmp.mgrepl_trial"
+#define GUARD "pgsql_tmp.mgrepl_guard"	/* put_guard: as backup_label, while the exchange is under way */
+#define DISOWN ".next"			/* behind MGREPL_REPLACED_FILE, until the exchange is under way */
+#define NAMES_MAX 1000
 
 #ifndef RENAME_EXCHANGE
 #define RENAME_EXCHANGE 2
@@ -61,7 +65,7 @@ static const char *const entries[] = {
 
 /*
  * The journal's body: 0-terminated texts, each with a letter that says what it
- * is: P phase, M place that was made, F place that was found, E entry
+ * is: P phase, M place that was made ("inode:path"), E entry
  * ("dev:inode:name"), O where the old data goes, G gcache_dir, S seeds.
  */
 typedef struct Journal
@@ -71,6 +75,15 @@ typedef struct Journal
 } Journal;
 
 static pid_t postmaster = 0;	/* of the process that has installed the callback */
+
+/*
+ * Has anybody but mgrepl_swap_restart told the postmaster to stop?  Then it
+ * does, with the new data in place.
+ */
+static volatile sig_atomic_t stop_asked = false;
+
+static const int stop_signals[] = {SIGINT, SIGTERM, SIGQUIT};
+static struct sigaction stop_handlers[lengthof(stop_signals)];	/* the postmaster's own */
 
 /*
  * Where the server was started to write to.  A log collector takes their place
@@ -251,12 +264,57 @@ mgrepl_swap_phase(void)
 
 /* ------------------------------------------------------------- before it */
 
+/* The same device does not say it: a bind mount is one of its own too. */
+static bool
+is_mount_point(const char *path)
+{
+#ifdef STATX_ATTR_MOUNT_ROOT
+	struct statx st;
+
+	return statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &st) == 0 &&
+		(st.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+#else
+	return false;
+#endif
+}
+
+/* Can the entries below `prefix` ("": the data directory) be renamed within the data directory? */
+static bool
+entries_movable(const char *prefix, char *why, size_t cap)
+{
+	struct stat here;
+
+	if (stat(".", &here) != 0)
+	{
+		reason(why, cap, "cannot look at", DataDir);
+		return false;
+	}
+	for (int i = 0; i < lengthof(entries); i++)
+	{
+		char		path[MAXPGPATH];
+		struct stat st;
+
+		snprintf(path, sizeof(path), "%s%s", prefix, entries[i]);
+		if (lstat(path, &st) != 0)
+			continue;			/* of the data: nothing is in the way; of the copy: told by the caller */
+		if (st.st_dev == here.st_dev && !is_mount_point(path))
+			continue;
+		snprintf(why, cap, "\"%s\" in the data directory is a mount point and cannot be exchanged for the copy's: %s",
+				 path, strcmp(entries[i], "pg_wal") == 0 ?
+				 "mount that disk elsewhere and make it a symbolic link to a directory there" : "it must lie on the data directory's disk");
+		return false;
+	}
+	return true;
+}
+
 bool
 mgrepl_swap_possible(char *why, size_t cap)
 {
 	static const char *const names[] = {TRIAL "1", TRIAL "2"};
 	bool		ok = true;
 
+	if (!entries_movable("", why, cap))
+		return false;
 	for (int i = 0; i < 2; i++)
 		if (mkdir(names[i], pg_dir_create_mode) != 0 && errno != EEXIST)
 		{
@@ -282,58 +340,20 @@ mgrepl_swap_begin(const MgSwapPlace *places, int n, char *why, size_t cap)
 	put(j, 'V', MAGIC);
 	put(j, 'P', "copy");
 	for (int i = 0; i < n; i++)
-		put(j, places[i].made ? 'M' : 'F', places[i].path);
-	ok = journal_write(j, why, cap);
-	pfree(j);
-	return ok;
-}
-
-bool
-mgrepl_swap_ready(const char *seeds, bool keep, char *why, size_t cap)
-{
-	Journal    *j = palloc0(sizeof(Journal));
-	char		text[MAXPGPATH];
-	struct stat st;
-	bool		ok = true;
-
-	put(j, 'V', MAGIC);
-	put(j, 'P', "ready");
-	put(j, 'S', seeds);
-	put(j, 'G', mgrepl_gcache_dir);
-	if (keep)
 	{
-		pg_time_t	now = timestamptz_to_time_t(GetCurrentTimestamp());
-		struct pg_tm *tm = pg_gmtime(&now);
+		char		text[MAXPGPATH + 32];
+		struct stat st;
 
-		snprintf(text, sizeof(text), MGREPL_KEPT_DIR ".%04d%02d%02dT%02d%02d%02dZ", tm->tm_year + 1900, tm->tm_mon + 1,
-				 tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec);
-		put(j, 'O', text);
-	}
-	else
-		put(j, 'O', MGREPL_OLD_DIR);
-	for (int i = 0; i < lengthof(entries) && ok; i++)
-	{
-		snprintf(text, sizeof(text), MGREPL_STAGING_DIR "/%s", entries[i]);
-		if (stat(text, &st) != 0 || lstat(text, &st) != 0)
+		if (lstat(places[i].path, &st) != 0)
 		{
-			reason(why, cap, "the copy is not whole", text);
-			ok = false;
+			reason(why, cap, "cannot look at", places[i].path);
+			pfree(j);
+			return false;
 		}
-		snprintf(text, sizeof(text), "%llu:%llu:%s", (unsigned long long) st.st_dev, (unsigned long long) st.st_ino,
-				 entries[i]);
-		put(j, 'E', text);
+		snprintf(text, sizeof(text), "%llu:%s", (unsigned long long) st.st_ino, places[i].path);
+		put(j, 'M', text);
 	}
-	if (ok && !exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL))
-	{
-		reason(why, cap, "the copy is not whole", MGREPL_STAGING_DIR "/" BACKUP_LABEL);
-		ok = false;
-	}
-	if (ok && (!sync_path(MGREPL_STAGING_DIR) || !sync_path(".")))
-	{
-		reason(why, cap, "cannot flush to disk", MGREPL_STAGING_DIR);
-		ok = false;
-	}
-	ok = ok && journal_write(j, why, cap);
+	ok = journal_write(j, why, cap);
 	pfree(j);
 	return ok;
 }
@@ -473,38 +493,72 @@ mgrepl_swap_has_leftovers(void)
 	return phase == MG_SWAP_COPY || (phase == MG_SWAP_NONE && exists(MGREPL_STAGING_DIR));
 }
 
+/* MGREPL_OLD_DIR, or one with a number behind it; false: there is none (any more). */
+static bool
+next_old(DIR *dir, char *name, size_t cap)
+{
+	struct dirent *de;
+
+	while (dir != NULL && (de = readdir(dir)) != NULL)
+	{
+		const char *number = de->d_name + strlen(MGREPL_OLD_DIR);
+
+		if (strncmp(de->d_name, MGREPL_OLD_DIR, strlen(MGREPL_OLD_DIR)) != 0 || (*number != '\0' && *number != '.'))
+			continue;
+		strlcpy(name, de->d_name, cap);
+		return true;
+	}
+	return false;
+}
+
 bool
 mgrepl_swap_has_old(void)
 {
-	return exists(MGREPL_OLD_DIR);
+	DIR		   *dir = opendir(".");
+	char		name[MAXPGPATH];
+	bool		found = next_old(dir, name, sizeof(name));
+
+	if (dir != NULL)
+		closedir(dir);
+	return found;
 }
 
-/* What a place was given: a directory that was there before stays, empty. */
-static void
-empty_place(const char *path, bool made)
+/* The path of a place of the journal; NULL if what is there now is not what the transfer has made. */
+static const char *
+place_path(const char *place)
 {
-	DIR		   *dir;
-	struct dirent *de;
+	unsigned long long ino;
+	int			at = 0;
+	struct stat st;
 
-	if (made)
-	{
-		remove_or_tell(path);
-		return;
-	}
-	if ((dir = opendir(path)) == NULL)
-		return;
-	while ((de = readdir(dir)) != NULL)
-	{
-		char		below[MAXPGPATH * 2];
-
-		if (strcmp(de->d_name, ".") == 0 || strcmp(de->d_name, "..") == 0)
-			continue;
-		snprintf(below, sizeof(below), "%s/%s", path, de->d_name);
-		remove_or_tell(below);
-	}
-	closedir(dir);
+	if (sscanf(place, "%llu:%n", &ino, &at) < 1 || at == 0 ||
+		lstat(place + at, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_ino != (ino_t) ino)
+		return NULL;
+	return place + at;
 }
 
+/* What was made for an exchange that does not come. */
+static void
+unprepare(void)
+{
+	char		path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/" MGREPL_REPLACED_FILE DISOWN, mgrepl_gcache_dir);
+	(void) unlink(path);
+	(void) unlink(GUARD);
+}
+
+static void
+discard_places(const Journal *j)
+{
+	const char *place;
+
+	for (size_t at = 0; (place = get(j, 'M', &at)) != NULL;)
+		if ((place = place_path(place)) != NULL)
+			remove_or_tell(place);
+}
+
+/* Where the copy's links lead to is not asked: if a method has copied them, it is to the donor's files. */
 void
 mgrepl_swap_discard(void)
 {
@@ -512,17 +566,11 @@ mgrepl_swap_discard(void)
 	MgSwapPhase phase = journal_read(j);
 
 	if (phase == MG_SWAP_COPY)
-	{
-		const char *path;
-
-		for (size_t at = 0; (path = get(j, 'M', &at)) != NULL;)
-			empty_place(path, true);
-		for (size_t at = 0; (path = get(j, 'F', &at)) != NULL;)
-			empty_place(path, false);
-	}
+		discard_places(j);
 	if (phase == MG_SWAP_COPY || phase == MG_SWAP_NONE)
 	{
-		remove_data(MGREPL_STAGING_DIR);
+		unprepare();
+		remove_or_tell(MGREPL_STAGING_DIR);
 		if (phase == MG_SWAP_COPY && !exists(MGREPL_STAGING_DIR))
 		{
 			(void) unlink(MGREPL_JOURNAL_FILE);
@@ -535,29 +583,249 @@ mgrepl_swap_discard(void)
 void
 mgrepl_swap_discard_old(void)
 {
-	remove_data(MGREPL_OLD_DIR);
+	DIR		   *dir = opendir(".");
+	char		name[MAXPGPATH];
+
+	PG_TRY();
+	{
+		while (next_old(dir, name, sizeof(name)))
+			remove_data(name);
+	}
+	PG_FINALLY();
+	{
+		if (dir != NULL)
+			closedir(dir);
+	}
+	PG_END_TRY();
 }
 
-/* ------------------------------------------------------------- the exchange */
+/* ------------------------------------------------------- the copy is whole */
 
 /*
- * No server can start on this, with or without the library, until the copy's
- * own backup_label takes its place.
+ * A file that makes backup_label invalid: no server can start on this, with or
+ * without the library, until the copy's own backup_label takes its place.
  */
 static bool
-put_guard(char *why, size_t cap)
+write_guard(char *why, size_t cap)
 {
 	static const char text[] =
 		"mgrepl is putting new data into this directory, and was interrupted.\n"
 		"Start the server with shared_preload_libraries = 'mgrepl': it goes on and comes up.\n";
-	int			fd = open(BACKUP_LABEL, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, pg_file_create_mode);
+	int			fd = open(GUARD, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, pg_file_create_mode);
 	bool		ok = fd >= 0 && write(fd, text, sizeof(text) - 1) == sizeof(text) - 1 && (!enableFsync || fsync(fd) == 0);
 
 	if (!ok)
-		reason(why, cap, "cannot write", BACKUP_LABEL);
-	if (fd >= 0)
-		close(fd);
-	return ok && sync_path(".");
+		reason(why, cap, "cannot write", GUARD);
+	if (fd >= 0 && close(fd) != 0 && ok)
+	{
+		reason(why, cap, "cannot write", GUARD);
+		ok = false;
+	}
+	return ok;
+}
+
+/*
+ * All that the exchange will need, so that it only renames: a disk that is full
+ * by then cannot stop it half way.
+ */
+static bool
+prepare(const char *seeds, char *why, size_t cap)
+{
+	char		path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/" MGREPL_REPLACED_FILE DISOWN, mgrepl_gcache_dir);
+	if (mg_statefile_write(path, seeds, strlen(seeds)) != MG_OK)
+	{
+		reason(why, cap, "cannot write", path);
+		return false;
+	}
+	return write_guard(why, cap);
+}
+
+/* Does a link of the copy lead to a place that it was given?  What lies elsewhere may be the donor's own. */
+static bool
+leads_to_place(const Journal *begun, const char *link)
+{
+	const char *place;
+
+	for (size_t at = 0; (place = get(begun, 'M', &at)) != NULL;)
+		if ((place = place_path(place)) != NULL && same_file(link, place))
+			return true;
+	return false;
+}
+
+static bool
+link_is_ours(const Journal *begun, const char *link, char *why, size_t cap)
+{
+	char		target[MAXPGPATH];
+
+	if (!link_target(link, target, sizeof(target)) || leads_to_place(begun, link))
+		return true;
+	snprintf(why, cap, "the copy's \"%s\" leads to \"%s\", which is none of the directories that this transfer was given "
+			 "(a tablespace that was made meanwhile, or a method that copies links); what is there was not touched",
+			 link + strlen(MGREPL_STAGING_DIR "/"), target);
+	return false;
+}
+
+static bool
+links_are_ours(const Journal *begun, char *why, size_t cap)
+{
+	DIR		   *dir = opendir(MGREPL_STAGING_DIR "/pg_tblspc");
+	struct dirent *de;
+	bool		ok = link_is_ours(begun, MGREPL_STAGING_DIR "/pg_wal", why, cap);
+
+	while (dir != NULL && ok && (de = readdir(dir)) != NULL)
+	{
+		char		link[MAXPGPATH];
+
+		snprintf(link, sizeof(link), MGREPL_STAGING_DIR "/pg_tblspc/%s", de->d_name);
+		ok = link_is_ours(begun, link, why, cap);
+	}
+	if (dir != NULL)
+		closedir(dir);
+	return ok;
+}
+
+/*
+ * A write that has failed may be on the disk all the same, and would take
+ * effect when the server stops, long after the transfer was given up.
+ */
+static void
+take_back(const Journal *begun)
+{
+	char		why[MAXPGPATH * 2];
+
+	if (journal_write(begun, why, sizeof(why)))
+		return;
+	discard_places(begun);		/* nothing will know of them */
+	if (unlink(MGREPL_JOURNAL_FILE) != 0 || !sync_path("."))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("mgrepl: cannot remove \"%s\": %m", MGREPL_JOURNAL_FILE),
+				 errhint("Mend the disk and remove that file before the server is stopped, or it may start with the data of a transfer that has failed.")));
+}
+
+bool
+mgrepl_swap_ready(const char *seeds, bool keep, char *why, size_t cap)
+{
+	Journal    *j = palloc0(sizeof(Journal));
+	Journal    *begun = palloc0(sizeof(Journal));
+	char		text[MAXPGPATH];
+	struct stat st;
+	bool		ok = true;
+
+	if (journal_read(begun) != MG_SWAP_COPY)
+	{
+		snprintf(why, cap, "\"" MGREPL_JOURNAL_FILE "\" is not that of a copy that is being made");
+		pfree(begun);
+		pfree(j);
+		return false;
+	}
+	put(j, 'V', MAGIC);
+	put(j, 'P', "ready");
+	put(j, 'S', seeds);
+	put(j, 'G', mgrepl_gcache_dir);
+	if (keep)
+	{
+		pg_time_t	now = timestamptz_to_time_t(GetCurrentTimestamp());
+		struct pg_tm *tm = pg_gmtime(&now);
+
+		snprintf(text, sizeof(text), MGREPL_KEPT_DIR ".%04d%02d%02dT%02d%02d%02dZ", tm->tm_year + 1900, tm->tm_mon + 1,
+				 tm->tm_mday, tm->tm_hour, tm->tm_min, tm->tm_sec);
+		put(j, 'O', text);
+	}
+	else
+		put(j, 'O', MGREPL_OLD_DIR);
+	for (int i = 0; i < lengthof(entries) && ok; i++)
+	{
+		snprintf(text, sizeof(text), MGREPL_STAGING_DIR "/%s", entries[i]);
+		if (stat(text, &st) != 0 || lstat(text, &st) != 0)
+		{
+			reason(why, cap, "the copy is not whole", text);
+			ok = false;
+		}
+		snprintf(text, sizeof(text), "%llu:%llu:%s", (unsigned long long) st.st_dev, (unsigned long long) st.st_ino,
+				 entries[i]);
+		put(j, 'E', text);
+	}
+	if (ok && !exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL))
+	{
+		reason(why, cap, "the copy is not whole", MGREPL_STAGING_DIR "/" BACKUP_LABEL);
+		ok = false;
+	}
+	ok = ok && links_are_ours(begun, why, cap) && entries_movable("", why, cap) &&
+		entries_movable(MGREPL_STAGING_DIR "/", why, cap) && prepare(seeds, why, cap);
+	if (ok && (!sync_path(MGREPL_STAGING_DIR) || !sync_path(".")))
+	{
+		reason(why, cap, "cannot flush to disk", MGREPL_STAGING_DIR);
+		ok = false;
+	}
+	if (ok && !journal_write(j, why, cap))
+	{
+		take_back(begun);
+		ok = false;
+	}
+	if (!ok)
+		unprepare();
+	pfree(begun);
+	pfree(j);
+	return ok;
+}
+
+/* ------------------------------------------------------------- the exchange */
+
+/* From here on only a server with the library starts.  Not there any more: it is in its place. */
+static bool
+put_guard(char *why, size_t cap)
+{
+	if ((rename(GUARD, BACKUP_LABEL) != 0 && errno != ENOENT) || !sync_path("."))
+	{
+		reason(why, cap, "cannot put in its place", GUARD);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * The data is another's: its log and identity must not meet it.  The file lies
+ * there already, on a disk that may be another one, under a name that nobody
+ * looks for.
+ */
+static bool
+disown_log(const char *gcache, const char *seeds, char *why, size_t cap)
+{
+	char		next[MAXPGPATH];
+	char		path[MAXPGPATH];
+
+	snprintf(path, sizeof(path), "%s/" MGREPL_REPLACED_FILE, gcache);
+	snprintf(next, sizeof(next), "%s" DISOWN, path);
+	if (rename(next, path) == 0 ? sync_path(gcache) : errno == ENOENT &&
+		(exists(path) || mg_statefile_write(path, seeds, strlen(seeds)) == MG_OK))
+		return true;
+	reason(why, cap, "cannot put in its place", next);
+	return false;
+}
+
+/* Under its name, or, where something is that could not be removed, one with a number. */
+static bool
+put_old_away(const char *old, char *why, size_t cap)
+{
+	char		name[MAXPGPATH];
+
+	strlcpy(name, old, sizeof(name));
+	for (int i = 1; rename(MGREPL_STAGING_DIR, name) != 0 && errno != ENOENT; i++)
+	{
+		if ((errno != ENOTEMPTY && errno != EEXIST && errno != ENOTDIR && errno != EBUSY) || i == NAMES_MAX)
+		{
+			reason(why, cap, "cannot put the old data away as", name);
+			return false;
+		}
+		snprintf(name, sizeof(name), "%s.%d", old, i);
+	}
+	if (sync_path("."))
+		return true;
+	reason(why, cap, "cannot flush to disk", DataDir);
+	return false;
 }
 
 static bool
@@ -595,7 +863,7 @@ exchange_entry(const char *entry, char *why, size_t cap)
 	return true;
 }
 
-/* Every step can be repeated, each is durable before the next. */
+/* Every step can be repeated, each is durable before the next, none needs room on a disk. */
 static bool
 finish(const Journal *j, char *why, size_t cap)
 {
@@ -603,7 +871,6 @@ finish(const Journal *j, char *why, size_t cap)
 	const char *old = get_one(j, 'O');
 	const char *gcache = get_one(j, 'G');
 	const char *seeds = get_one(j, 'S');
-	char		path[MAXPGPATH];
 
 	step_done();
 	if (exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL))
@@ -616,13 +883,8 @@ finish(const Journal *j, char *why, size_t cap)
 		if (!exchange_entry(entry, why, cap))
 			return false;
 
-	/* The data is another's from here on: its log and identity must not meet it. */
-	snprintf(path, sizeof(path), "%s/" MGREPL_REPLACED_FILE, gcache);
-	if (mg_statefile_write(path, seeds, strlen(seeds)) != MG_OK)
-	{
-		reason(why, cap, "cannot write", path);
+	if (!disown_log(gcache, seeds, why, cap))
 		return false;
-	}
 	step_done();
 	if (exists(MGREPL_STAGING_DIR "/" BACKUP_LABEL) &&
 		(rename(MGREPL_STAGING_DIR "/" BACKUP_LABEL, BACKUP_LABEL) != 0 || !sync_path(".")))
@@ -631,16 +893,8 @@ finish(const Journal *j, char *why, size_t cap)
 		return false;
 	}
 	step_done();
-	if (rename(MGREPL_STAGING_DIR, old) != 0 && errno != ENOENT)
-	{
-		reason(why, cap, "cannot put the old data away as", old);
+	if (!put_old_away(old, why, cap))
 		return false;
-	}
-	if (!sync_path("."))
-	{
-		reason(why, cap, "cannot flush to disk", DataDir);
-		return false;
-	}
 	step_done();
 	if (unlink(MGREPL_JOURNAL_FILE) != 0 || !sync_path("."))
 	{
@@ -755,7 +1009,22 @@ execute_anew(void)
 	execv(my_exec_path, argv);
 }
 
-/* Returns what to say when it could not be done; does not return when it could. */
+/* Also those that wait until the postmaster looks at them. */
+static bool
+is_to_stop(void)
+{
+	sigset_t	pending;
+
+	if (stop_asked)
+		return true;
+	sigpending(&pending);
+	for (int i = 0; i < lengthof(stop_signals); i++)
+		if (sigismember(&pending, stop_signals[i]))
+			return true;
+	return false;
+}
+
+/* Does not return when it could be done, unless the server is to stop. */
 static void
 exchange_and_start(int elevel)
 {
@@ -767,11 +1036,21 @@ exchange_and_start(int elevel)
 	if (phase == MG_SWAP_NONE || phase == MG_SWAP_COPY)
 	{
 		free(j);
+		if (phase == MG_SWAP_COPY && postmaster == 0)
+			mgrepl_swap_discard();	/* at a start: recovery may need the room, on a disk that the copy has filled */
 		return;
 	}
 	if (phase == MG_SWAP_UNKNOWN)
 		strlcpy(why, "\"" MGREPL_JOURNAL_FILE "\" cannot be read", sizeof(why));
 	done = phase == MG_SWAP_READY && finish(j, why, sizeof(why));
+	if (done && postmaster != 0 && is_to_stop())
+	{
+		free(j);
+		ereport(LOG,
+				(errmsg("mgrepl: the new data is in place, the server stops as it was told to"),
+				 errhint("When it is started again it joins the cluster.")));
+		return;
+	}
 	if (done)
 	{
 		execute_anew();
@@ -792,6 +1071,56 @@ at_postmaster_exit(int code, Datum arg)
 		exchange_and_start(LOG);
 }
 
+/* Whoever stops the server waits for its end: it must not come back. */
+static void
+at_stop_signal(int signo, siginfo_t *info, void *context)
+{
+	int			saved = errno;
+
+	if (getpid() == postmaster)
+	{
+		uint32		restarter = mgrepl_shared == NULL ? 0 : pg_atomic_read_u32(&mgrepl_shared->transfer.restart_by);
+
+		if (restarter == 0 || info->si_code != SI_USER || info->si_pid != (pid_t) restarter)
+			stop_asked = true;
+	}
+	errno = saved;
+	for (int i = 0; i < lengthof(stop_signals); i++)
+	{
+		if (stop_signals[i] != signo)
+			continue;
+		if (stop_handlers[i].sa_flags & SA_SIGINFO)
+			stop_handlers[i].sa_sigaction(signo, info, context);
+		else
+			stop_handlers[i].sa_handler(signo);
+	}
+}
+
+/* The postmaster has set its handlers before it loads libraries; other processes set their own. */
+static void
+watch_stop_signals(void)
+{
+	for (int i = 0; i < lengthof(stop_signals); i++)
+	{
+		struct sigaction ours;
+
+		if (sigaction(stop_signals[i], NULL, &stop_handlers[i]) != 0 ||
+			stop_handlers[i].sa_handler == SIG_DFL || stop_handlers[i].sa_handler == SIG_IGN)
+			continue;
+		ours = stop_handlers[i];
+		ours.sa_flags |= SA_SIGINFO;
+		ours.sa_sigaction = at_stop_signal;
+		(void) sigaction(stop_signals[i], &ours, NULL);
+	}
+}
+
+void
+mgrepl_swap_restart(void)
+{
+	pg_atomic_write_u32(&mgrepl_shared->transfer.restart_by, (uint32) MyProcPid);
+	(void) kill(PostmasterPid, SIGINT);
+}
+
 void
 mgrepl_swap_install(void)
 {
@@ -805,6 +1134,7 @@ mgrepl_swap_install(void)
 	}
 	exchange_and_start(FATAL);
 	postmaster = getpid();
+	watch_stop_signals();
 	first_stdout = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
 	first_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
 	on_proc_exit(at_postmaster_exit, (Datum) 0);

@@ -10,9 +10,11 @@
  *	 pgsql_tmp.mgrepl_old       the data that was, until the node is level with the cluster
  *	 pgsql_tmp.mgrepl_kept.*    such data that somebody wants to look at
  *
+ *	 pgsql_tmp.mgrepl_guard     between READY and the exchange's first step
+ *
  * Phases (of the journal):
- *	 NONE -> COPY (mgrepl_swap_begin)   a copy is made; a crash leaves the old data,
- *	                                    what was copied is removed (mgrepl_swap_discard)
+ *	 NONE -> COPY (mgrepl_swap_begin)   a copy is made; a crash leaves the old data, what
+ *	                                    was copied is removed when the server starts
  *	 COPY -> READY (mgrepl_swap_ready)  the copy is whole and durable; from here on there
  *	                                    is no way back
  *	 READY -> NONE (by the postmaster)  the exchange, when the server stops or starts next
@@ -51,8 +53,7 @@ typedef enum MgSwapPhase
 /* A directory outside the data directory that the copy fills (tablespaces, WAL). */
 typedef struct MgSwapPlace
 {
-	char		path[MAXPGPATH];
-	bool		made;			/* by this transfer; false: was there, empty */
+	char		path[MAXPGPATH];	/* made by this transfer, empty */
 } MgSwapPlace;
 
 /* From _PG_init in the postmaster: ends what an earlier one began; does not return if it did. */
@@ -60,7 +61,7 @@ extern void mgrepl_swap_install(void);
 
 extern MgSwapPhase mgrepl_swap_phase(void);
 
-/* False with a reason if the file system cannot exchange two entries at once. */
+/* False with a reason if the file system cannot exchange two entries at once, or one is a mount point. */
 extern bool mgrepl_swap_possible(char *why, size_t cap);
 
 /* All of these may be called by one process only, and return false with a reason. */
@@ -68,14 +69,21 @@ extern bool mgrepl_swap_begin(const MgSwapPlace *places, int n, char *why, size_
 
 /*
  * `keep`: the old data stays as pgsql_tmp.mgrepl_kept.<time>, else as
- * pgsql_tmp.mgrepl_old until mgrepl_swap_discard_old.
+ * pgsql_tmp.mgrepl_old until mgrepl_swap_discard_old; with a number behind it
+ * if the name is taken.  False: nothing will be exchanged.
  */
 extern bool mgrepl_swap_ready(const char *seeds, bool keep, char *why, size_t cap);
+
+/*
+ * The copy is READY: a fast shutdown, and the server comes back with it, unless
+ * somebody else has told the server to stop too.
+ */
+extern void mgrepl_swap_restart(void);
 
 /* What a copy that is not READY has left.  Interruptible. */
 extern void mgrepl_swap_discard(void);
 
-/* pgsql_tmp.mgrepl_old and its tablespaces.  Interruptible: it can be called again. */
+/* All pgsql_tmp.mgrepl_old* and their tablespaces.  Interruptible: it can be called again. */
 extern void mgrepl_swap_discard_old(void);
 
 /* Is there anything that one of the two would remove? */

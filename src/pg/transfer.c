@@ -18,7 +18,10 @@ mgrepl_transfer_init(MgTransfer *transfer)
 {
 	pg_atomic_init_u32(&transfer->stage, MG_TRANSFER_NONE);
 	pg_atomic_init_u32(&transfer->joiner_pid, 0);
+	pg_atomic_init_u32(&transfer->restart_by, 0);
 	pg_atomic_init_u32(&transfer->cancelled, 0);
+	pg_atomic_init_u32(&transfer->adopting, 0);
+	pg_atomic_init_u64(&transfer->epoch, 0);
 	pg_atomic_init_u64(&transfer->bytes_done, 0);
 	pg_atomic_init_u64(&transfer->bytes_total, 0);
 }
@@ -44,6 +47,8 @@ mgrepl_transfer_stage_name(MgTransferStage stage)
 			return "copying";
 		case MG_TRANSFER_SWAPPING:
 			return "restarting";
+		case MG_TRANSFER_LOADED:
+			return "loaded";
 		case MG_TRANSFER_FAILED:
 			return "failed";
 	}
@@ -83,6 +88,42 @@ mgrepl_transfer_order(void)
 	pg_atomic_write_u32(&t->cancelled, 0);
 	pg_atomic_write_u32(&t->stage, MG_TRANSFER_ORDERED);
 	LWLockRelease(mgrepl_shared->status_lock);
+}
+
+void
+mgrepl_transfer_done(void)
+{
+	mgrepl_transfer_set_stage(MG_TRANSFER_NONE);
+}
+
+bool
+mgrepl_transfer_cancel(void)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+	MgTransferStage stage;
+	bool		in_time;
+
+	LWLockAcquire(mgrepl_shared->status_lock, LW_EXCLUSIVE);
+	stage = mgrepl_transfer_stage();
+	in_time = stage != MG_TRANSFER_SWAPPING && stage != MG_TRANSFER_LOADED;
+	if (in_time)
+		pg_atomic_write_u32(&t->cancelled, 1);
+	LWLockRelease(mgrepl_shared->status_lock);
+	return in_time;
+}
+
+bool
+mgrepl_transfer_no_way_back(void)
+{
+	MgTransfer *t = &mgrepl_shared->transfer;
+	bool		goes_on;
+
+	LWLockAcquire(mgrepl_shared->status_lock, LW_EXCLUSIVE);
+	goes_on = pg_atomic_read_u32(&t->cancelled) == 0;
+	if (goes_on)
+		pg_atomic_write_u32(&t->stage, MG_TRANSFER_SWAPPING);
+	LWLockRelease(mgrepl_shared->status_lock);
+	return goes_on;
 }
 
 void

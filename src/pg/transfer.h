@@ -7,7 +7,7 @@
  * One at a time.
  *
  * Stages: NONE -> ORDERED (provider) -> CHOOSING -> COPYING -> SWAPPING (joiner;
- * the server restarts) ; ORDERED, CHOOSING, COPYING -> FAILED (joiner, or the
+ * the server restarts), or LOADED -> NONE (provider; it goes on with the new data) ; ORDERED, CHOOSING, COPYING -> FAILED (joiner, or the
  * provider when the joiner is gone) -> NONE, ORDERED (provider).
  */
 #ifndef MGREPL_TRANSFER_H
@@ -26,8 +26,17 @@ typedef enum MgTransferStage
 	MG_TRANSFER_CHOOSING,		/* looks for a donor and checks whether its data fits */
 	MG_TRANSFER_COPYING,
 	MG_TRANSFER_SWAPPING,		/* the copy is whole; the server restarts with it */
+	MG_TRANSFER_LOADED,			/* the copy is in the running server (pg/dump.h); the provider goes on with it */
 	MG_TRANSFER_FAILED			/* `error` says why; the data is as before */
 } MgTransferStage;
+
+/* A transaction that brings the data and its position at once (pg/dump.h). */
+typedef enum MgAdopting
+{
+	MG_ADOPTING_NO = 0,
+	MG_ADOPTING_COMMITS,		/* it is at its commit */
+	MG_ADOPTING_DONE			/* it is committed; the provider does not act upon it yet */
+} MgAdopting;
 
 /* A member that might give its data. */
 typedef struct MgDonor
@@ -42,7 +51,10 @@ typedef struct MgTransfer
 {
 	pg_atomic_uint32 stage;		/* MgTransferStage [atomic] */
 	pg_atomic_uint32 joiner_pid;	/* 0: there is no joiner worker [atomic, written by the joiner] */
+	pg_atomic_uint32 restart_by;	/* who has told the postmaster to restart; 0: nobody [atomic; pg/swap.h] */
 	pg_atomic_uint32 cancelled; /* the provider wants it to end [atomic] */
+	pg_atomic_uint32 adopting;	/* MgAdopting [atomic, written by its backend; DONE -> NO by the provider] */
+	pg_atomic_uint64 epoch;		/* of a dump: pg/sst.h [atomic, written by the joiner] */
 	pg_atomic_uint64 bytes_done;	/* [atomic] */
 	pg_atomic_uint64 bytes_total;	/* 0: not known yet [atomic] */
 
@@ -88,13 +100,24 @@ static inline bool
 mgrepl_transfer_stage_runs(MgTransferStage stage)
 {
 	return stage == MG_TRANSFER_ORDERED || stage == MG_TRANSFER_CHOOSING || stage == MG_TRANSFER_COPYING ||
-		stage == MG_TRANSFER_SWAPPING;
+		stage == MG_TRANSFER_SWAPPING || stage == MG_TRANSFER_LOADED;
 }
 
 extern MgTransferStage mgrepl_transfer_stage(void);
 
 /* Provider: the fields of the order are filled. */
 extern void mgrepl_transfer_order(void);
+
+/* Provider: what was loaded is this node's data, and it is in the cluster's shared state. */
+extern void mgrepl_transfer_done(void);
+
+/*
+ * One of the two wins.  The provider calls it off: false, it is too late.  The
+ * joiner, before anything that cannot be taken back: false, it was called off;
+ * true: its stage is SWAPPING.
+ */
+extern bool mgrepl_transfer_cancel(void);
+extern bool mgrepl_transfer_no_way_back(void);
 
 /* Joiner. */
 extern void mgrepl_transfer_set_stage(MgTransferStage stage);

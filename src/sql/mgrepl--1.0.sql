@@ -142,6 +142,21 @@ AS 'MODULE_PATHNAME', 'mgrepl_donate';
 COMMENT ON FUNCTION mgrepl.donate(text) IS
 'makes this node DONOR for that joiner, and keeps its writeset log, as long as this session lives; returns what the joiner''s server must agree with, and sizes (data_bytes: without tablespaces, each of which has its own)';
 
+-- No REVOKE: it can be called in a session that donates only.
+CREATE FUNCTION mgrepl.export_snapshot(OUT snapshot text, OUT gtid text, OUT epoch bigint)
+RETURNS record
+LANGUAGE C VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_export_snapshot';
+COMMENT ON FUNCTION mgrepl.export_snapshot() IS
+'for pg_dump --snapshot: exports a snapshot of exactly that GTID, until the end of the transaction; in a session that has called mgrepl.donate()';
+
+CREATE FUNCTION mgrepl.adopt_position(gtid text) RETURNS void
+LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mgrepl_adopt_position';
+REVOKE ALL ON FUNCTION mgrepl.adopt_position(text) FROM PUBLIC;
+COMMENT ON FUNCTION mgrepl.adopt_position(text) IS
+'internal: the transaction that loads a dump says which position of the cluster that is';
+
 CREATE FUNCTION mgrepl.desync(enabled boolean) RETURNS void
 LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mgrepl_desync';

@@ -2,7 +2,7 @@
 -- Needs pgtap and mgrepl in the database; changes nothing.
 BEGIN;
 SET LOCAL mgrepl.replicate = off;	-- the role below is gone at the end
-SELECT plan(66);
+SELECT plan(70);
 
 SELECT has_extension('mgrepl');
 SELECT has_schema('mgrepl');
@@ -20,6 +20,8 @@ SELECT has_function('mgrepl', 'table_hash', ARRAY['regclass']);
 SELECT has_function('mgrepl', 'database_hash', ARRAY[]::text[]);
 SELECT has_function('mgrepl', 'donate', ARRAY['text']);
 SELECT has_function('mgrepl', 'desync', ARRAY['boolean']);
+SELECT has_function('mgrepl', 'export_snapshot', ARRAY[]::text[]);
+SELECT has_function('mgrepl', 'adopt_position', ARRAY['text']);
 SELECT has_function('mgrepl', 'donation_rows', ARRAY[]::text[]);
 SELECT has_function('mgrepl', 'backup_label', ARRAY[]::text[]);
 SELECT has_function('mgrepl', 'mark', ARRAY['text']);
@@ -55,6 +57,8 @@ SELECT table_privs_are('mgrepl', 'members', 'mgrepl_pgtap_user', ARRAY['SELECT']
 SELECT table_privs_are('mgrepl', 'transfer_progress', 'mgrepl_pgtap_user', ARRAY['SELECT']);
 SELECT function_privs_are('mgrepl', 'donate', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY['EXECUTE']);	-- it asks for REPLICATION itself
 SELECT function_privs_are('mgrepl', 'desync', ARRAY['boolean'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
+SELECT function_privs_are('mgrepl', 'export_snapshot', ARRAY[]::text[], 'mgrepl_pgtap_user', ARRAY['EXECUTE']);	-- in a session that donates
+SELECT function_privs_are('mgrepl', 'adopt_position', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'mark', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'bootstrap', ARRAY['boolean'], 'mgrepl_pgtap_user', ARRAY[]::text[]);
 SELECT function_privs_are('mgrepl', 'join', ARRAY['text'], 'mgrepl_pgtap_user', ARRAY[]::text[]);

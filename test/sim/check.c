@@ -281,7 +281,7 @@ check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 		bool		has = o == NULL || o->destroyed || o->role == MG_ROLE_ARBITRATOR;
 
 		/* It has given that membership up, and does not count where that is known. */
-		if (o != NULL && o->running && mg_node_self(o->node) != view->members[m].id)
+		if (o != NULL && (o->running ? mg_node_self(o->node) : o->identity) != view->members[m].id)
 			has = true;
 
 		all += view->members[m].weight;

@@ -710,6 +710,7 @@ heal(world *w)
 {
 	TRACE(w, -1, "the faults end");
 	w->faults = false;
+	w->down_us = w->now;
 	w->partition++;
 	memset(w->cut, 0, sizeof(w->cut));
 	w->loss = w->doubling = w->damaging = 0;

@@ -362,6 +362,7 @@ node_make(world *w, sim_host *h)
 	c.fetch_us = 10 * MS;
 	c.join_timeout_us = 10 * SECOND;
 	c.fc_limit = w->fc_limit;
+	c.data_epoch = h->store.epoch;
 	position.seqno = h->delivered;
 	if (h->role == MG_ROLE_ARBITRATOR || h->store.empty)
 		memset(&position, 0, sizeof(position));
@@ -675,6 +676,8 @@ deliver(world *w, sim_host *h, const mg_effect *e)
 	if (r->bad)
 		return false;
 	h->delivered = e->seqno;
+	if (e->epoch > h->store.epoch)
+		h->store.epoch = e->epoch;
 	entry_parse(w, r->bytes, r->len, &entry);
 	check_delivery(w, h, e, r, &entry);
 

@@ -200,6 +200,7 @@ typedef struct sim_store
 	size_t		n_published;	/* of those behind head: survive the provider */
 	bool		orphan;			/* holds what the cluster has lost (memory durability) */
 	bool		empty;			/* belongs to no cluster: a new machine */
+	uint64_t	epoch;			/* noted in the data: nothing in it is of a higher one */
 } sim_store;
 
 /* What `cp` has taken of a stopped node's disk. */
@@ -211,7 +212,7 @@ typedef struct sim_copy
 	size_t		saved_len;
 	sim_row		rows[ROWS_MAX];
 	mg_seqno	committed;
-	mg_member_id identity;
+	uint64_t	epoch;
 } sim_copy;
 
 typedef enum crash_kind
@@ -511,7 +512,7 @@ extern void store_deliver(world *w, sim_host *h, const sim_delivery *d);
 extern void store_publish(sim_host *h);
 extern mg_seqno store_published(const sim_host *h);
 extern void store_advance(world *w, sim_host *h);
-extern void store_set(sim_store *s, const sim_row *rows, mg_seqno committed);
+extern void store_set(sim_store *s, const sim_row *rows, mg_seqno committed, uint64_t epoch);
 extern void clients_act(world *w, sim_host *h);
 extern int64_t clients_next(const world *w, const sim_host *h);
 extern bool clients_idle(const sim_host *h);

@@ -225,13 +225,14 @@ store_advance(world *w, sim_host *h)
 }
 
 void
-store_set(sim_store *s, const sim_row *rows, mg_seqno committed)
+store_set(sim_store *s, const sim_row *rows, mg_seqno committed, uint64_t epoch)
 {
 	memcpy(s->rows, rows, sizeof(s->rows));
 	memcpy(s->durable_rows, rows, sizeof(s->rows));
 	s->committed = s->durable = committed;
 	s->n_pending = s->n_published = s->head = 0;
 	s->orphan = s->empty = false;
+	s->epoch = epoch;
 }
 
 /* ------------------------------------------------------------- after a crash */
@@ -284,6 +285,8 @@ store_restart(world *w, sim_host *h, crash_kind how)
 			for (uint32_t i = 0; i < w->history[q].e.n_ops; i++)
 				(void) op_apply(s->rows, &w->history[q].e.ops[i]);
 	s->committed = to;
+	if (!s->orphan && to > 0)
+		s->epoch = w->history[to].e.h.epoch;	/* noted before the first commit of that epoch */
 	store_flush(w, h);
 }
 

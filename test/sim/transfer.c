@@ -49,7 +49,7 @@ donation_ends(world *w, sim_host *donor, uint32_t life)
 static bool
 can_donate(world *w, const sim_host *h, const sim_host *donor)
 {
-	return donor != h && donor->role == MG_ROLE_DATA && host_works(donor) && !donor->paused && !donor->store.orphan &&
+	return donor != h && donor->role == MG_ROLE_DATA && host_works(donor) && !donor->paused &&
 		world_reaches(w, h->index, donor->index) && world_reaches(w, donor->index, h->index);
 }
 
@@ -82,7 +82,8 @@ transfer_arrives(world *w, int a, int number)
 	h->log.damaged = false;
 	h->have_saved = false;
 	h->wants_snapshot = false;
-	store_set(&h->store, donor->store.rows, donor->store.committed);
+	store_set(&h->store, donor->store.rows, donor->store.committed, donor->store.epoch);
+	h->store.orphan = donor->store.orphan;
 }
 
 void
@@ -140,7 +141,7 @@ transfer_wipe(world *w, sim_host *h)
 	log_empty(&h->log);
 	h->log.damaged = false;
 	h->have_saved = false;
-	store_set(&h->store, nothing, 0);
+	store_set(&h->store, nothing, 0, 0);
 	h->store.empty = h->role == MG_ROLE_DATA;
 }
 
@@ -158,6 +159,7 @@ transfer_take_copy(world *w, sim_host *h)
 	c->saved_len = h->saved_len;
 	memcpy(c->rows, h->store.rows, sizeof(c->rows));
 	c->committed = h->store.committed;
+	c->epoch = h->store.epoch;
 	c->there = true;
 }
 
@@ -219,7 +221,7 @@ transfer_restore_copy(world *w, sim_host *h)
 	memcpy(h->saved, c->saved, c->saved_len);
 	h->saved_len = c->saved_len;
 	h->have_saved = true;
-	store_set(&h->store, c->rows, c->committed);
+	store_set(&h->store, c->rows, c->committed, c->epoch);
 }
 
 void

@@ -45,7 +45,8 @@ cluster_works('refused transactions');
 # ---- addresses and names ----
 my $new = $c->add_node(join => 0);
 my $leader = $c->address(1);
-is($c->status($new, 'node_state'), 'OPEN', 'a node from a base backup is in no cluster until it joins');
+ok($c->wait_sql($new, q{SELECT value FROM mgrepl.status WHERE name = 'node_state'}, 'OPEN'),
+	'a node from a base backup is in no cluster until it joins');
 is($c->sql($new, 'SET mgrepl.dirty_reads = on; SELECT count(*) FROM t'), $c->sql(1, 'SELECT count(*) FROM t'), 'it can be read by who asks for it');
 $c->refuses($new, q{UPDATE t SET v = 'astray'}, '55000|57P03', qr/joined|cluster/, 'a write before it has joined');
 $c->refuses($new, q{SELECT mgrepl.join('http://example.org')}, '22023', qr/address/, 'join: another scheme');

@@ -102,6 +102,52 @@ for my $step (@steps)
 ok(!-e $c->node($new)->data_dir . "/$_", "no $_ is left")
   for qw(pgsql_tmp.mgrepl_journal pgsql_tmp.mgrepl_staging);
 
+# ---- told to stop while it is about to restart, and with old data in the way that cannot be removed ----
+{
+	my $data = $c->node($new)->data_dir;
+	my $old = "$data/pgsql_tmp.mgrepl_old";
+	MgCluster::wait_for('the old data to be removed', sub { !-e $old });
+	mkdir $_ or die "$_: $!" for $old, "$old/fixed";
+	PostgreSQL::Test::Utils::append_to_file("$old/fixed/file", '');
+	chmod 0500, "$old/fixed";
+
+	# The copy waits until it is told to go on.
+	my $gate = "$PostgreSQL::Test::Utils::tmp_check/gate";
+	my $program = "$PostgreSQL::Test::Utils::tmp_check/gated";
+	system('mkfifo', $gate) == 0 or die 'mkfifo failed';
+	PostgreSQL::Test::Utils::append_to_file($program, <<"END");
+#!/bin/sh
+read line <'$gate' || exit 1
+exec "\$MGREPL_SST_BINDIR/pg_basebackup" -D "\$MGREPL_SST_DATADIR" -d "\$MGREPL_SST_CONNINFO" -X stream -c fast --no-manifest
+END
+	chmod 0755, $program;
+	$c->sql($new, "ALTER SYSTEM SET mgrepl.sst_method = '$program'");
+	under_load('told to stop', sub {
+		rebuild(2);
+		$c->wait_sql($new, q{SELECT phase FROM mgrepl.transfer_progress WHERE role = 'joiner'}, 'copying');
+		my $session = $c->session($new);	# a smart shutdown waits for it, the transfer goes on
+		my $log = $c->node($new)->logfile;
+		my $before = -s $log;
+		my $postmaster = $c->node($new)->{_pid};
+		kill 'TERM', $postmaster or die "kill: $!";
+		MgCluster::wait_for('the shutdown to begin',
+			sub { PostgreSQL::Test::Utils::slurp_file($log, $before) =~ /received smart shutdown request/ });
+		PostgreSQL::Test::Utils::append_to_file($gate, "go\n");
+		postmaster_is_gone();
+		like(PostgreSQL::Test::Utils::slurp_file($log, $before), qr/the new data is in place, the server stops as it was told to/,
+			'a server that is told to stop does not come back');
+		ok(!-e "$data/postmaster.pid" && !-e "$data/pgsql_tmp.mgrepl_journal", 'and has ended what it had begun');
+		ok(-d "$old.1", 'old data goes under another name if the first is taken');
+		eval { $session->quit };
+	});
+	MgCluster::wait_for('the old data to be removed', sub { !-e "$old.1" });
+	ok(-e "$old/fixed/file", 'what cannot be removed stays, and stops nothing');
+	chmod 0700, "$old/fixed";
+	$c->sql($new, 'ALTER SYSTEM RESET mgrepl.sst_method');
+	$c->sql($new, 'SELECT pg_reload_conf()');
+	$c->wait_sql($new, 'SHOW mgrepl.sst_method', 'basebackup');
+}
+
 # ---- the joiner, at random moments ----
 for my $round (1 .. ($ENV{MGREPL_LONG} ? 12 : 2))
 {

@@ -100,6 +100,7 @@ for (
 	[ 'ctype',              q{''xx_YY''},      qr/locale "xx_YY"/ ],
 	[ 'extension_version',  q{''0.9''},        qr/extension mgrepl is of version 0\.9/ ],
 	[ 'data_bytes',         '9000000000000000', qr/the copy needs \d+ MB .* where \d+ MB are free/ ],
+	[ 'tablespaces', qq{''[{"oid": 99999, "name": "s", "location": "$dir/made/space", "bytes": 9000000000000000}]''::jsonb}, qr{the copy needs \d+ MB .* where \d+ MB are free} ],
 	[ 'tablespaces', q{''[{"oid": 99999, "name": "s", "location": "/proc/nowhere", "bytes": 1}]''::jsonb}, qr{"/proc/nowhere".*cannot be} ],
   )
 {
@@ -108,6 +109,7 @@ for (
 	$c->refuses($new, $join, '55000', $message, "another $column");
 }
 $c->sql($_, q{SET mgrepl.replicate = off; DROP FUNCTION mgrepl.donate(text); ALTER FUNCTION mgrepl.donate_truly(text) RENAME TO donate}) for 1, 2;
+ok(!glob("$dir/made/*"), 'a directory that was made for nothing is removed');
 intact('data that does not fit');
 
 # ---- programs of one's own ----
@@ -132,9 +134,14 @@ set($new, 'mgrepl.sst_method', program('fails', "mkdir \$MGREPL_SST_DATADIR\nech
 like($failures->(), qr/n1: something is wrong/, 'a program that fails: its last line is the reason');
 set($new, 'mgrepl.sst_method', program('lies', "mkdir \$MGREPL_SST_DATADIR\nexit 0\n"));
 like($failures->(), qr/n1: .*not whole/, 'a program that lies is found out');
+mkdir $_ or die "$_: $!" for "$dir/foreign", "$dir/foreign/PG_15_202209061";
+PostgreSQL::Test::Utils::append_to_file("$dir/foreign/PG_15_202209061/file", '');
+set($new, 'mgrepl.sst_method', program('links', "mkdir -p \$MGREPL_SST_DATADIR/pg_tblspc\nln -s $dir/foreign \$MGREPL_SST_DATADIR/pg_tblspc/1\necho linked >&2\nexit 3\n"));
+like($failures->(), qr/n1: linked/, 'a program that copies links of tablespaces');
+ok(-e "$dir/foreign/PG_15_202209061/file", 'what they lead to is not touched');
 intact('programs that fail');
 
-set($new, 'mgrepl.sst_method', program('hangs', "mkdir \$MGREPL_SST_DATADIR\necho \$\$ > $dir/pid\necho progress 10 100\nexec tail -f /dev/null\n"));
+set($new, 'mgrepl.sst_method', program('hangs', "mkdir \$MGREPL_SST_DATADIR\necho \$\$ > $dir/pid\necho progress 10 100\nexec tail -f /dev/null >/dev/null 2>&1\n"));	# its output ends long before it does
 ok($c->try($new, $join)->{ok}, 'a program that hangs: join() has returned');
 $c->wait_sql($new, q{SELECT phase || bytes_done || '/' || bytes_total FROM mgrepl.transfer_progress WHERE role = 'joiner'}, 'copying10/100');
 like($c->status(1, 'node_state') . $c->status(2, 'node_state'), qr/DONOR/, 'one member is donor meanwhile');

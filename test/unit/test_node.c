@@ -1267,10 +1267,13 @@ a_full_queue_is_worked_off_in_short_rounds(void **state)
 	mg_seqno	seqno = 1;
 	uint64_t	epoch;
 	mg_seqno	before;
+	mg_uuid		uuid;
 
 	(void) state;
 	solo_make(&s, 0);
-	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	uuid = s.node->uuid;
+	memset(&s.node->uuid, 0, sizeof(uuid));
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = uuid});
 	solo_step(&s, (mg_input) {.type = MG_IN_ROUND_END});
 	assert_int_equal(mg_node_self(s.node), 1);
 
@@ -1310,6 +1313,29 @@ a_full_queue_is_worked_off_in_short_rounds(void **state)
 	solo_free(&s);
 }
 
+/* A restored backup goes on in an epoch apart from all that the history which it came from may have had. */
+static void
+data_of_a_cluster_never_begin_at_epoch_1_again(void **state)
+{
+	solo		s = {0};
+	uint64_t	epoch;
+
+	(void) state;
+	for (mg_seqno position = 0; position < 10; position += 9)
+		for (int force = 0; force < 2; force++)
+		{
+			solo_make(&s, position);
+			solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid,.up = force != 0});
+			assert_true(mg_node_epoch(s.node) >= 1024);
+		}
+	epoch = mg_node_epoch(s.node) + 100000;
+	solo_make(&s, 9);
+	s.node->config.data_epoch = epoch;
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	assert_true(mg_node_epoch(s.node) >= epoch + 1024);
+	solo_free(&s);
+}
+
 int
 main(void)
 {
@@ -1331,6 +1357,7 @@ main(void)
 		cmocka_unit_test(a_joiner_does_not_stumble_over_its_own_log),
 		cmocka_unit_test(a_refusal_of_an_earlier_attempt_is_not_taken),
 		cmocka_unit_test(a_full_queue_is_worked_off_in_short_rounds),
+		cmocka_unit_test(data_of_a_cluster_never_begin_at_epoch_1_again),
 		cmocka_unit_test(damaged_frames_are_refused_and_counted),
 	};
 

@@ -293,6 +293,7 @@ deliver_writeset(mg_node *node, mg_entry *e)
 		fx = mg_fx_add(node, MG_FX_DELIVER);
 		fx->kind = MG_DELIVER_SKIP;
 		fx->seqno = e->seqno;
+		fx->epoch = e->h.epoch;
 		fx->member = e->h.origin;
 		fx->verdict = result.verdict;
 		return;
@@ -301,6 +302,7 @@ deliver_writeset(mg_node *node, mg_entry *e)
 	fx->kind = e->slot >= 0 ? MG_DELIVER_LOCAL : MG_DELIVER_REMOTE;
 	fx->slot = e->slot;
 	fx->seqno = e->seqno;
+	fx->epoch = e->h.epoch;
 	fx->depends = result.depends;
 	fx->member = e->h.origin;
 	fx->verdict = result.verdict;
@@ -319,6 +321,7 @@ deliver_view(mg_node *node, const mg_entry *e)
 		fx = mg_fx_add(node, MG_FX_DELIVER);
 		fx->kind = MG_DELIVER_SKIP;
 		fx->seqno = e->seqno;
+		fx->epoch = e->h.epoch;
 		fx->member = e->h.origin;
 	}
 	mg_reader_init(&r, e->payload, e->len);

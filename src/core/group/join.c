@@ -60,6 +60,7 @@ mg_put_join_request(mg_node *node, int i)
 	mg_buf_put_u64(b, node->position);
 	mg_buf_put_u64(b, epoch_of_data(node));
 	mg_buf_put_u64(b, node->data_limit);
+	mg_buf_put_u64(b, node->config.data_epoch);
 	mg_buf_put_u8(b, (uint8_t) node->config.role);
 	mg_buf_put_u8(b, node->config.segment);
 	mg_buf_put_u32(b, node->config.weight);
@@ -77,6 +78,7 @@ typedef struct request
 	mg_seqno	position;
 	uint64_t	epoch;			/* of the entry there, 0: its log does not tell, but ... */
 	uint64_t	limit;			/* ... not above this */
+	uint64_t	seen;			/* an epoch whose entries have come out there, 0: not known */
 	uint8_t		role;
 	uint8_t		segment;
 	uint32_t	weight;
@@ -103,6 +105,44 @@ redirect(mg_node *node, int i)
 	mg_msg_end(&node->peers[i].out, mark);
 }
 
+/* An epoch of which entries have been delivered is in every log, as far as that reaches back. */
+static bool
+never_was(const mg_node *node, uint64_t epoch)
+{
+	if (epoch == 0 || node->n_epochs == 0 || epoch < node->epochs[0].epoch)
+		return false;
+	for (uint32_t i = 0; i < node->n_epochs; i++)
+		if (node->epochs[i].epoch == epoch)
+			return false;
+	return true;
+}
+
+static void
+refuse_name(mg_node *node, int i, const mg_member *has_it)
+{
+	char		text[MG_REASON_BYTES_MAX];
+
+	snprintf(text, sizeof(text), "a member named \"%s\" is in the cluster already, at %.100s", has_it->name, has_it->address);
+	mg_put_refuse(node, i, MG_REFUSED, text, "Give every node a mgrepl.node_name of its own.");
+}
+
+/*
+ * Whoever would be refused for his name when he has got a snapshot is told before
+ * he gives his data up for it.
+ */
+static bool
+refused_by_name(mg_node *node, int i, const request *q)
+{
+	int			m = mg_view_find_name(&node->latest, q->name);
+	const mg_member *member = m < 0 ? NULL : &node->latest.members[m];
+
+	if (member == NULL ||
+		(member->id != node->self && (strcmp(member->address, q->address) == 0 || !mg_member_is_heard(node, member->id))))
+		return false;
+	refuse_name(node, i, member);
+	return true;
+}
+
 /* By the leader: with a reason, or a place to start from. */
 static void
 admit(mg_node *node, int i, const request *q)
@@ -123,7 +163,7 @@ admit(mg_node *node, int i, const request *q)
 		mg_put_refuse(node, i, MG_REFUSED_DIFFERS, text, "Bootstrap the cluster from the most advanced node, or start this one from a base backup of a member.");
 		return;
 	}
-	if (data && (q->epoch != 0 ? here != 0 && here != q->epoch : here > q->limit))
+	if (data && ((q->epoch != 0 ? here != 0 && here != q->epoch : here > q->limit) || never_was(node, q->seen)))
 	{
 		snprintf(text, sizeof(text), "the joining node has another transaction at seqno %llu than the cluster",
 				 (unsigned long long) q->position);
@@ -140,9 +180,7 @@ admit(mg_node *node, int i, const request *q)
 	{
 		if (node->latest.members[m].id == node->self || strcmp(node->latest.members[m].address, q->address) != 0)
 		{
-			snprintf(text, sizeof(text), "a member named \"%s\" is in the cluster already, at %.100s",
-					 q->name, node->latest.members[m].address);
-			mg_put_refuse(node, i, MG_REFUSED, text, "Give every node a mgrepl.node_name of its own.");
+			refuse_name(node, i, &node->latest.members[m]);
 			return;
 		}
 		return;					/* asked again when the old one is out of the view */
@@ -215,6 +253,7 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	q.position = mg_read_u64(r);
 	q.epoch = mg_read_u64(r);
 	q.limit = mg_read_u64(r);
+	q.seen = mg_read_u64(r);
 	q.role = mg_read_u8(r);
 	q.segment = mg_read_u8(r);
 	q.weight = mg_read_u32(r);
@@ -251,6 +290,9 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	note_lost_identity(node, &node->latest, &q, fh->incarnation);
 	if (mg_is_joint(node))
 		note_lost_identity(node, &node->old, &q, fh->incarnation);
+	if ((mg_uuid_is_zero(&q.uuid) || q.wants_snapshot || !mg_uuid_equal(&q.uuid, &node->uuid)) && q.role == MG_ROLE_DATA &&
+		refused_by_name(node, i, &q))
+		return;
 	if (mg_uuid_is_zero(&q.uuid) && q.role == MG_ROLE_DATA)
 	{
 		mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the data of the joining node does not belong to any cluster", REBUILD_HINT);
@@ -466,12 +508,14 @@ mg_join_tick(mg_node *node)
 
 /*
  * Elsewhere others may go on, too, or may have done so: an epoch that nobody
- * else will count up to, so that the two histories can be told apart.
+ * else will count up to, so that the two histories can be told apart.  That is
+ * so for all data that belong to a cluster already, also if this node has heard
+ * of no epoch (a backup that was restored).
  */
 static uint64_t
-mg_forced_epoch(const mg_node *node, uint64_t highest)
+mg_forced_epoch(const mg_node *node, uint64_t highest, bool new_cluster)
 {
-	return highest == 0 ? 1 : highest + 1024 + mg_mix64(node->config.incarnation) % 32768;
+	return new_cluster && highest == 0 ? 1 : highest + 1024 + mg_mix64(node->config.incarnation) % 32768;
 }
 
 /* The other members that this node knows, by name; returns how many. */
@@ -511,6 +555,7 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	char		names[MG_REASON_BYTES_MAX / 2];
 	uint32_t	others = name_other_members(node, names, sizeof(names));
 	mg_seqno	kept = node->appended > node->position ? node->appended : node->position;
+	bool		new_cluster = mg_uuid_is_zero(&node->uuid) && node->position == 0;
 
 	node->answer_due = true;
 	if (mg_is_arbitrator(node))
@@ -568,7 +613,9 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 		epoch = mg_epoch_of(node, node->appended);
 	if (node->latest.epoch > epoch)
 		epoch = node->latest.epoch;
-	epoch = mg_forced_epoch(node, epoch);
+	if (node->config.data_epoch > epoch)
+		epoch = node->config.data_epoch;
+	epoch = mg_forced_epoch(node, epoch, new_cluster);
 
 	/*
 	 * What the own log holds counts as agreed: the operator says that this
@@ -683,7 +730,8 @@ mg_on_join(mg_node *node, const char *addresses, bool with_snapshot)
 	node->wants_snapshot = with_snapshot;
 	node->self = 0;
 	node->leader = 0;
-	node->data_limit = node->doubt != 0 ? node->doubt : node->promised != 0 ? node->promised : UINT64_MAX;
+	node->data_limit = node->config.data_epoch != 0 ? node->config.data_epoch : node->doubt != 0 ? node->doubt :
+		node->promised != 0 ? node->promised : UINT64_MAX;
 	node->recovered = UINT64_MAX;
 	node->join_since_us = node->now_us;
 	node->last_join_us = node->now_us - MG_JOIN_RETRY_US;
