@@ -599,9 +599,9 @@ check_host(world *w, sim_host *h)
 
 /* ------------------------------------------------------------- what may be broken */
 
-/* Somebody else has all that was ever appended of views, so that no arbitrator asks for more. */
+/* Another member of the view has all that was ever appended of views, so that no arbitrator asks for more. */
 static bool
-somebody_has_all(world *w, const sim_host *without)
+somebody_has_all(world *w, const mg_view *view, const sim_host *without)
 {
 	mg_seqno	newest = w->last_view;
 
@@ -612,7 +612,8 @@ somebody_has_all(world *w, const sim_host *without)
 	{
 		sim_host   *o = &w->hosts[i];
 
-		if (o != without && o->role == MG_ROLE_DATA && !o->out && !o->destroyed && !o->log.damaged &&
+		if (o != without && o->role == MG_ROLE_DATA && !o->out && !o->destroyed &&
+			mg_view_find(view, o->identity) >= 0 && !o->log.damaged &&
 			o->view_id == newest && o->log.flushed >= newest && o->log.flushed >= w->n_history)
 			return true;
 	}
@@ -644,7 +645,7 @@ view_survives(world *w, const mg_view *view, const sim_host *without)
 		}
 	}
 	/* Arbitrators let a view go on with less than a majority of the data: then that less must stay. */
-	return left * 2 > all && data_left * 2 > data && (!arbitrated || somebody_has_all(w, without));
+	return left * 2 > all && data_left * 2 > data && (!arbitrated || somebody_has_all(w, view, without));
 }
 
 /* Do all of its members that hold data, `without` this one, know the last view as delivered? */

@@ -724,7 +724,12 @@ answer(world *w, sim_host *h, bool ok, const char *text)
 	if (h->leaving)
 	{
 		h->leaving = false;
-		if (ok)
+		if (ok && strstr(mg_node_reason(h->node), "as its last member") != NULL)
+		{
+			/* While it waited for its turn the others went: it has to come back. */
+			host_crash(w, h, CRASH_PROVIDER, SECOND);
+		}
+		else if (ok)
 		{
 			h->out = true;
 			h->n_release = 0;

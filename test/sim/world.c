@@ -159,6 +159,8 @@ frame_arrives(world *w, sim_event *e)
 		frame_release(e->frame);
 		return;
 	}
+	if (!w->hosts[e->b].running || w->hosts[e->b].paused)
+		w->stirred_us = w->now; /* a late or doubled one looks like a sign of life */
 	if (h->n_inbox == h->inbox_cap)
 	{
 		h->inbox_cap = h->inbox_cap ? h->inbox_cap * 2 : 64;

@@ -970,6 +970,38 @@ a_member_from_an_old_copy_of_its_disk_joins_as_a_new_one(void **state)
 	world_free(w);
 }
 
+/* A node that asks again and again, each time as another process, takes nobody's place. */
+static void
+who_asks_often_does_not_crowd_members_out(void **state)
+{
+	world	   *w = world_new(4, seed_of_run() + 15000);
+
+	(void) state;
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 0);
+	join_and_wait(w, 2, 50, 0);
+	for (int k = 0; k < 2 * MG_PEERS_MAX; k++)
+	{
+		node_start(w, 3, 0, false);
+		join(w, 3, "host:101");
+		for (int s = 0; s < 20; s++)
+			world_step(w, 50, 0);
+	}
+	node_start(w, 3, 0, true);
+	join(w, 3, "host:100");
+	for (int k = 0; k < 40000 && !all_synced(w, 4); k++)
+		world_step(w, 50, 0);
+	settle(w, 4);
+	for (int i = 0; i < 4; i++)
+		for (int j = 0; j < 4; j++)
+		{
+			mg_peer_info info;
+
+			assert_true(mg_node_peer_info(w->h[i].node, mg_node_self(w->h[j].node), &info));
+		}
+	world_free(w);
+}
+
 /* The table of states as a picture: what changes it must change this test too. */
 static void
 states_change_only_as_the_table_says(void **state)
@@ -1351,6 +1383,7 @@ main(void)
 		cmocka_unit_test(another_member_leads_when_the_leader_is_silent),
 		cmocka_unit_test(all_restarted_form_the_cluster_by_themselves),
 		cmocka_unit_test(who_holds_more_in_its_data_votes_for_nobody_behind_it),
+		cmocka_unit_test(who_asks_often_does_not_crowd_members_out),
 		cmocka_unit_test(a_member_from_an_old_copy_of_its_disk_joins_as_a_new_one),
 		cmocka_unit_test(admission_is_refused_with_a_reason),
 		cmocka_unit_test(payloads_that_come_after_their_order_find_their_entries),

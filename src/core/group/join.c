@@ -267,7 +267,7 @@ mg_on_join_request(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 
 	/* Whoever asked from there before is gone. */
 	for (int k = 0; k < MG_PEERS_MAX; k++)
-		if (node->peers[k].kind == MG_PEER_LEARNER && node->peers[k].incarnation != fh->incarnation &&
+		if ((node->peers[k].kind == MG_PEER_LEARNER || node->peers[k].kind == MG_PEER_GONE) && node->peers[k].incarnation != fh->incarnation &&
 			strcmp(node->peers[k].address, q.address) == 0)
 			mg_peer_remove(node, k);
 	i = mg_peer_of_incarnation(node, fh->incarnation);

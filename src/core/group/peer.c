@@ -78,22 +78,47 @@ mg_peer_moved(mg_node *node, int i, const char *address)
 	node->peers[i].moved = true;
 }
 
+/* Whom nobody needs: the one that is gone for longest; for a member, anybody who is none. */
+static int
+peer_to_forget(const mg_node *node, bool for_member)
+{
+	int			found = -1;
+
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+	{
+		const mg_peer *p = &node->peers[i];
+
+		if (p->kind == MG_PEER_GONE &&
+			(found < 0 || node->peers[found].kind != MG_PEER_GONE || p->gone_us < node->peers[found].gone_us))
+			found = i;
+		else if (found < 0 && for_member && (p->kind == MG_PEER_LEARNER || p->kind == MG_PEER_SEED))
+			found = i;
+	}
+	return found;
+}
+
+/* -1: there is no room.  There always is for a member. */
 int
 mg_peer_add(mg_node *node, mg_peer_kind kind, const char *address)
 {
-	for (int i = 0; i < MG_PEERS_MAX; i++)
-	{
-		mg_peer    *p = &node->peers[i];
+	int			i = 0;
+	mg_peer    *p;
 
-		if (p->kind != MG_PEER_NONE)
-			continue;
-		mg_buf_reset(&p->out);
-		p->kind = kind;
-		p->heard_us = p->progress_us = p->commit_us = node->now_us;
-		peer_connect(node, i, address);
-		return i;
+	while (i < MG_PEERS_MAX && node->peers[i].kind != MG_PEER_NONE)
+		i++;
+	if (i == MG_PEERS_MAX)
+	{
+		i = peer_to_forget(node, kind == MG_PEER_MEMBER);
+		if (i < 0)
+			return -1;
+		mg_peer_remove(node, i);
 	}
-	return -1;
+	p = &node->peers[i];
+	mg_buf_reset(&p->out);
+	p->kind = kind;
+	p->heard_us = p->progress_us = p->commit_us = node->now_us;
+	peer_connect(node, i, address);
+	return i;
 }
 
 void

@@ -13,7 +13,7 @@
  * A view that changes who counts needs both the members before and the members
  * after, until it is delivered (joint consensus, Ongaro 2014, section 4.3); so
  * does an election by one whose log holds such a view and who does not know it
- * as delivered.
+ * as delivered.  One whom it takes out needs votes of half of its data as well.
  *
  * A member whose node has lost its identity and asks to join anew will never
  * speak as that member again.  While it is silent, half of W is enough for
@@ -163,6 +163,14 @@ view_votes(const mg_node *node, const mg_view *view, const mg_view *next)
 		}
 		weigh(node, &w, &view->members[m], next, yes);
 	}
+
+	/*
+	 * Where all data members of a view have an entry, arbitrators are left, who
+	 * lead nobody.  But one whom that view takes out may stand with their votes:
+	 * only with half of the data, which any data majority has a member in.
+	 */
+	if (view == &node->latest && mg_view_find(view, node->self) < 0 && w.yes_data * 2 < w.data)
+		return false;
 	return is_majority(&w);
 }
 
