@@ -222,8 +222,7 @@ struct mg_node
 	bool		leading;
 	mg_seqno	lead_start;		/* the epoch's first entry: acknowledgements below it prove nothing */
 	int64_t		leader_us;		/* heard of it, or took part in electing */
-	uint32_t	leader_frames;	/* heard from it, apart from each other, since this node was outside the primary component */
-	int64_t		leader_frame_us;	/* when the last of them came */
+	uint32_t	leader_frames;	/* heard from it since this node was outside the primary component */
 	int64_t		no_leader_us;	/* since when there is none, 0: there is one */
 	mg_vote_kind electing;
 	uint64_t	elect_epoch;

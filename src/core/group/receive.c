@@ -521,13 +521,7 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 			(fh.flags & MG_FRAME_LEADING) != 0)
 		{
 			node->leader_us = node->now_us;
-
-			/* Several at once may have lain on the way since before this node was cut off. */
-			if (node->now_us - node->leader_frame_us >= node->config.keepalive_us / 2)
-			{
-				node->leader_frames++;
-				node->leader_frame_us = node->now_us;
-			}
+			node->leader_frames++;
 		}
 	}
 	while (mg_msg_next(&r, &type, &body))
