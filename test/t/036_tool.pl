@@ -261,7 +261,7 @@ refused([ @join, @from1 ], 5, qr/"\Q$space\E\/1" is not empty/, "the donor's tab
 is(tool(@join, '--donor=host=127.0.0.1 port=1')->{exit}, 3, 'a donor that there is not: exit code 3');
 refused([ @join, '--cluster=127.0.0.1:1' ], 3, qr/no member of a primary component answered/, 'nobody at the address') if $ENV{MGREPL_LONG};
 refused([ @join, "--cluster=$members", '--cluster-name=other' ], 3, qr/this is cluster "test", not "other"/, 'another cluster name');
-refused([ @join, "--cluster=$members", '--cluster-name=test', '--node-name=n1' ], 5, qr/a member named "n1" is in the cluster already/, 'a name that is taken');
+refused([ @join, "--cluster=$members", '--cluster-name=test', '--node-name=n1' ], 3, qr/a member named "n1" is in the cluster already/, 'a name that is taken');
 refused([ 'join', '-D', "$tmp/new", '--listen-address=' . $c->address(1), "--cluster=$members", '--cluster-name=test' ], 3, qr/cannot bind/,
 	'an address that is taken');
 refused([ @join, "--cluster=nowhere" ], 2, qr/"nowhere" is not valid: the port is missing/, 'no address');
