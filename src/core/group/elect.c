@@ -257,13 +257,23 @@ has_room_to_lead(const mg_node *node)
 	return node->appended - node->delivered < MG_ENTRIES_MAX;	/* for the entry that an epoch begins with */
 }
 
+/*
+ * Somebody who has just come in, and does not find in its log the verdicts that
+ * it cannot reach itself, would wait as a leader for its own word.
+ */
+static bool
+can_judge(const mg_node *node)
+{
+	return node->known_upto <= node->stamped_upto || node->known_upto <= node->delivered;
+}
+
 static bool
 self_may_lead(const mg_node *node)
 {
 	int			m = mg_view_find(&node->latest, node->self);
 	int			o = mg_is_joint(node) ? mg_view_find(&node->old, node->self) : -1;
 
-	return node->appended >= node->position && has_room_to_lead(node) &&
+	return node->appended >= node->position && has_room_to_lead(node) && can_judge(node) &&
 		((m >= 0 && mg_may_lead(&node->latest.members[m])) || (o >= 0 && mg_may_lead(&node->old.members[o])));
 }
 

@@ -187,6 +187,8 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 
 		if (!node->leading || !p->admitted || from > node->appended + 1)
 			return;				/* silence: it will ask for admission again */
+		if (from < node->log_first && from <= p->held)
+			return;				/* a late frame: it has more by now */
 		if (from < node->log_first)
 		{
 			mg_put_refuse(node, i, MG_REFUSED_TOO_OLD, "the log no longer reaches back to what the joining node needs",
@@ -199,6 +201,8 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	}
 	if (from < node->log_first && from <= node->appended && node->peers[i].kind == MG_PEER_MEMBER && node->leading)
 	{
+		if (from <= node->peers[i].held)
+			return;				/* a late frame: it has more by now */
 		mg_put_not_member(node, i, node->peers[i].member, MG_NO_MEMBER_LOG, node->peers[i].incarnation);
 		return;
 	}
