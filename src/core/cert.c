@@ -72,7 +72,7 @@ typedef struct reservation
 	struct reservation **link;
 	mg_seqno	seqno;
 	uint64_t	trx_id;
-	mg_member_id origin;
+	mg_cert_origin origin;
 	uint32_t	n;
 	reserved_key keys[];
 } reservation;
@@ -334,7 +334,7 @@ bucket_of(mg_key key)
 }
 
 static void
-reservation_open(mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writeset *ws)
+reservation_open(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin, const mg_writeset *ws)
 {
 	uint32_t	n = ws->header.n_keys;
 	reservation *r = mg_alloc(sizeof(reservation) + n * sizeof(reserved_key));
@@ -381,12 +381,12 @@ reservation_close(mg_cert *cert, reservation *r)
 }
 
 static void
-reservations_release(mg_cert *cert, mg_member_id origin, uint64_t trx_id)
+reservations_release(mg_cert *cert, mg_cert_origin origin, uint64_t trx_id)
 {
 	for (reservation *r = cert->reservations, *next; r != NULL; r = next)
 	{
 		next = r->next;
-		if (r->origin == origin && r->trx_id == trx_id)
+		if (r->origin.member == origin.member && r->origin.life == origin.life && r->trx_id == trx_id)
 			reservation_close(cert, r);
 	}
 }
@@ -398,7 +398,7 @@ reserved_against(const mg_cert *cert, mg_member_id origin, mg_key key)
 	mg_seqno	against = 0;
 
 	for (const reserved_key *k = cert->buckets[bucket_of(key)]; k != NULL; k = k->next)
-		if (k->holder->origin != origin && keys_conflict(k->key, key))
+		if (k->holder->origin.member != origin && keys_conflict(k->key, key))
 			against = max_seqno(against, k->holder->seqno);
 	return against;
 }
@@ -449,7 +449,7 @@ judge(const mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writese
 
 /* What the writeset leaves behind, the same whether it was judged here or elsewhere. */
 static void
-conclude(mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writeset *ws, bool passed)
+conclude(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin, const mg_writeset *ws, bool passed)
 {
 	if ((ws->header.flags & MG_WS_RELEASE) != 0)
 		reservations_release(cert, origin, ws->header.trx_id);
@@ -458,7 +458,7 @@ conclude(mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writeset *
 	if ((ws->header.flags & MG_WS_RESERVE) != 0)
 		reservation_open(cert, seqno, origin, ws);
 	else
-		insert_keys(cert, seqno, origin, ws);
+		insert_keys(cert, seqno, origin.member, ws);
 }
 
 void
@@ -469,18 +469,18 @@ mg_cert_skip(mg_cert *cert, mg_seqno seqno)
 }
 
 mg_cert_result
-mg_cert_certify(mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writeset *ws)
+mg_cert_certify(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin, const mg_writeset *ws)
 {
 	mg_cert_result result;
 
 	mg_cert_skip(cert, seqno);
-	result = judge(cert, seqno, origin, ws);
+	result = judge(cert, seqno, origin.member, ws);
 	conclude(cert, seqno, origin, ws, result.verdict == MG_VERDICT_PASS);
 	return result;
 }
 
 void
-mg_cert_insert_known(mg_cert *cert, mg_seqno seqno, mg_member_id origin, const mg_writeset *ws,
+mg_cert_insert_known(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin, const mg_writeset *ws,
 					 bool passed)
 {
 	MG_ASSERT(ws != NULL || !passed);
@@ -540,7 +540,7 @@ mg_cert_last(const mg_cert *cert)
 }
 
 void
-mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n)
+mg_cert_keep_members(mg_cert *cert, const mg_cert_origin *members, uint32_t n)
 {
 	for (reservation *r = cert->reservations, *next; r != NULL; r = next)
 	{
@@ -548,7 +548,7 @@ mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n)
 
 		next = r->next;
 		for (uint32_t i = 0; i < n; i++)
-			stays = stays || members[i] == r->origin;
+			stays = stays || (members[i].member == r->origin.member && members[i].life == r->origin.life);
 		if (!stays)
 			reservation_close(cert, r);
 	}

@@ -39,6 +39,13 @@
 
 typedef struct mg_cert mg_cert;
 
+/* Whose writeset: writesets of one member never conflict, whatever its life; a reservation is of one life. */
+typedef struct mg_cert_origin
+{
+	mg_member_id member;
+	uint32_t	life;
+} mg_cert_origin;
+
 typedef enum mg_verdict
 {
 	MG_VERDICT_NONE = 0,
@@ -69,7 +76,7 @@ extern void mg_cert_free(mg_cert *cert);
  * reservation) into the index.  `depends` counts every member's writesets with
  * a conflicting key, and is never below the floor.
  */
-extern mg_cert_result mg_cert_certify(mg_cert *cert, mg_seqno seqno, mg_member_id origin,
+extern mg_cert_result mg_cert_certify(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin,
 									  const mg_writeset *ws);
 
 /*
@@ -78,7 +85,7 @@ extern mg_cert_result mg_cert_certify(mg_cert *cert, mg_seqno seqno, mg_member_i
  * without a test; `ws` may be NULL for one that is no writeset, or that failed
  * and has no MG_WS_RELEASE: a release counts also when its writeset failed.
  */
-extern void mg_cert_insert_known(mg_cert *cert, mg_seqno seqno, mg_member_id origin,
+extern void mg_cert_insert_known(mg_cert *cert, mg_seqno seqno, mg_cert_origin origin,
 								 const mg_writeset *ws, bool passed);
 
 /* A seqno that is no writeset (a view, a no-op). */
@@ -92,10 +99,13 @@ extern void mg_cert_skip(mg_cert *cert, mg_seqno seqno);
 extern void mg_cert_set_floor(mg_cert *cert, mg_seqno floor);
 
 /*
- * A view: the reservations of all who are not in it end.  (Not only of who left
- * just now: after a bootstrap the view before may have been quite another.)
+ * A view: the reservations of all who are not in it end, and those of members
+ * that are in another life now, which knows nothing of them.  (Not only of who
+ * left or came back just now: a view can name a new life that an earlier one
+ * began, which was lost with its leader; after a bootstrap the view before may
+ * have been quite another.)
  */
-extern void mg_cert_keep_members(mg_cert *cert, const mg_member_id *members, uint32_t n);
+extern void mg_cert_keep_members(mg_cert *cert, const mg_cert_origin *members, uint32_t n);
 
 /* For tests and status. */
 extern size_t mg_cert_key_count(const mg_cert *cert);	/* distinct (hash, strength) above the floor */

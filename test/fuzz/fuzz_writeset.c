@@ -83,9 +83,9 @@ feed(mg_cert *cert, mg_seqno seqno, const piece *p, bool known)
 	if (!p->valid)
 		mg_cert_skip(cert, seqno);
 	else if (known)
-		mg_cert_insert_known(cert, seqno, p->origin, &p->ws, p->passed);
+		mg_cert_insert_known(cert, seqno, (mg_cert_origin) {p->origin, 1}, &p->ws, p->passed);
 	else
-		result = mg_cert_certify(cert, seqno, p->origin, &p->ws);
+		result = mg_cert_certify(cert, seqno, (mg_cert_origin) {p->origin, 1}, &p->ws);
 	return result;
 }
 

@@ -130,11 +130,10 @@ oracle_conclude(world *w, mg_seqno seqno, const sim_history *x)
 
 		for (uint32_t i = 0; i < w->n_reserved; i++)
 		{
-			mg_member_id id = w->reserved[i].origin;
+			int			m = mg_view_find(e->view, w->reserved[i].origin);
 
 			/* Who has left, or has forgotten it in a new life, holds nothing any more. */
-			if (mg_view_find(e->view, id) >= 0 &&
-				(e->view->joined != id || e->view->left_how != MG_LEFT_RESTARTED))
+			if (m >= 0 && e->view->members[m].life == w->reserved[i].life)
 				w->reserved[kept++] = w->reserved[i];
 		}
 		w->n_reserved = kept;
@@ -147,7 +146,7 @@ oracle_conclude(world *w, mg_seqno seqno, const sim_history *x)
 				w->reserved[i] = w->reserved[--w->n_reserved];
 	if (x->passed && (e->ws_flags & MG_WS_RESERVE) != 0 &&
 		w->n_reserved < sizeof(w->reserved) / sizeof(w->reserved[0]))
-		w->reserved[w->n_reserved++] = (sim_reservation) {e->h.origin, e->trx_id, seqno};
+		w->reserved[w->n_reserved++] = (sim_reservation) {e->h.origin, (uint32_t) (e->h.msgno >> 40), e->trx_id, seqno};
 }
 
 /* -------------------------------------------------------------------- history */

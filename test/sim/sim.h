@@ -313,6 +313,7 @@ typedef struct sim_history
 typedef struct sim_reservation
 {
 	mg_member_id origin;
+	uint32_t	life;
 	uint64_t	trx_id;
 	mg_seqno	seqno;
 } sim_reservation;

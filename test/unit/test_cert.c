@@ -56,13 +56,13 @@ typedef struct history
 static void
 member_left(mg_cert *cert, mg_member_id left)
 {
-	mg_member_id ids[64];
+	mg_cert_origin members[64];
 	uint32_t	n = 0;
 
 	for (mg_member_id id = 1; id <= 64; id++)
 		if (id != left)
-			ids[n++] = id;
-	mg_cert_keep_members(cert, ids, n);
+			members[n++] = (mg_cert_origin) {id, 1};
+	mg_cert_keep_members(cert, members, n);
 }
 
 static void
@@ -281,7 +281,7 @@ certify_entry(mg_cert *cert, mg_seqno seqno, const entry *e)
 {
 	mg_cert_set_floor(cert, e->floor);
 	if (e->origin != 0)
-		return mg_cert_certify(cert, seqno, e->origin, &e->ws);
+		return mg_cert_certify(cert, seqno, (mg_cert_origin) {e->origin, 1}, &e->ws);
 	mg_cert_skip(cert, seqno);
 	if (e->left != 0)
 		member_left(cert, e->left);
@@ -294,7 +294,7 @@ insert_known_entry(mg_cert *cert, mg_seqno seqno, const entry *e)
 	bool		bare = e->origin == 0 || (!e->passed && (e->header.flags & MG_WS_RELEASE) == 0);
 
 	mg_cert_set_floor(cert, e->floor);
-	mg_cert_insert_known(cert, seqno, e->origin,
+	mg_cert_insert_known(cert, seqno, (mg_cert_origin) {e->origin, 1},
 						 e->origin == 0 || (bare && test_random_chance(50)) ? NULL : &e->ws, e->passed);
 	if (e->left != 0)
 		member_left(cert, e->left);
@@ -414,7 +414,7 @@ one(mg_cert *cert, mg_member_id origin, mg_seqno last_seen, uint16_t flags, uint
 	test_build_writeset(&buf, (mg_writeset_header) {.flags = flags,.last_seen = last_seen,.trx_id = trx_id},
 						keys, n, NULL, 0);
 	assert_int_equal(mg_writeset_open(buf.data, buf.len, &ws), MG_OK);
-	result = mg_cert_certify(cert, mg_cert_last(cert) + 1, origin, &ws);
+	result = mg_cert_certify(cert, mg_cert_last(cert) + 1, (mg_cert_origin) {origin, 1}, &ws);
 	mg_buf_free(&buf);
 	return result;
 }
@@ -572,7 +572,7 @@ a_failing_release_releases_nevertheless(void **state)
 			test_build_writeset(&buf, (mg_writeset_header) {.flags = MG_WS_RELEASE,.trx_id = 50}, &key, 1,
 								NULL, 0);
 			assert_int_equal(mg_writeset_open(buf.data, buf.len, &ws), MG_OK);
-			mg_cert_insert_known(cert, 12, 1, &ws, false);
+			mg_cert_insert_known(cert, 12, (mg_cert_origin) {1, 1}, &ws, false);
 			mg_buf_free(&buf);
 		}
 		else
@@ -596,6 +596,22 @@ a_departure_ends_the_reservations_of_that_member_only(void **state)
 	assert_int_equal(mg_cert_reserved_count(cert), 1);
 	assert_same_result(one(cert, 3, 0, 0, 1, row(7, MG_KEY_UPDATE), row(8, MG_KEY_UPDATE)), PASSES(0));
 	assert_same_result(one(cert, 3, 0, 0, 1, row(9, MG_KEY_UPDATE), 0), RESERVED(3));
+	mg_cert_free(cert);
+}
+
+static void
+a_new_life_ends_the_reservations_of_the_one_before(void **state)
+{
+	mg_cert    *cert = mg_cert_new(0);
+	mg_cert_origin members[] = {{1, 2}, {2, 1}};
+
+	(void) state;
+	one(cert, 1, 0, MG_WS_RESERVE, 50, row(7, MG_KEY_UPDATE), 0);
+	one(cert, 2, 0, MG_WS_RESERVE, 50, row(9, MG_KEY_UPDATE), 0);
+	mg_cert_keep_members(cert, members, 2);
+	assert_int_equal(mg_cert_reserved_count(cert), 1);
+	assert_same_result(one(cert, 3, 0, 0, 1, row(7, MG_KEY_UPDATE), 0), PASSES(0));
+	assert_same_result(one(cert, 3, 0, 0, 1, row(9, MG_KEY_UPDATE), 0), RESERVED(2));
 	mg_cert_free(cert);
 }
 
@@ -648,13 +664,13 @@ big_writesets_are_kept_whole_and_forgotten_whole(void **state)
 		keys[i] = row(i + 1, MG_KEY_NO_KEY_UPDATE);
 	test_build_writeset(&buf, (mg_writeset_header) {0}, keys, N, NULL, 0);
 	assert_int_equal(mg_writeset_open(buf.data, buf.len, &ws), MG_OK);
-	assert_same_result(mg_cert_certify(cert, 1, 1, &ws), PASSES(0));
+	assert_same_result(mg_cert_certify(cert, 1, (mg_cert_origin) {1, 1}, &ws), PASSES(0));
 	mg_buf_reset(&buf);
 
 	/* The second one shares half of its keys. */
 	test_build_writeset(&buf, (mg_writeset_header) {.last_seen = 1}, keys + N / 2, N, NULL, 0);
 	assert_int_equal(mg_writeset_open(buf.data, buf.len, &ws), MG_OK);
-	assert_same_result(mg_cert_certify(cert, 2, 2, &ws), PASSES(1));
+	assert_same_result(mg_cert_certify(cert, 2, (mg_cert_origin) {2, 1}, &ws), PASSES(1));
 	assert_int_equal(mg_cert_key_count(cert), N + N / 2);
 	for (uint32_t i = 0; i < N + N / 2; i += 501)
 		assert_same_result(one(cert, 3, 0, 0, 1, keys[i], 0), CONFLICTS(i < N / 2 ? 1 : 2));
@@ -697,6 +713,7 @@ main(void)
 		cmocka_unit_test(a_reservation_holds_until_its_transaction_releases_it),
 		cmocka_unit_test(a_failing_release_releases_nevertheless),
 		cmocka_unit_test(a_departure_ends_the_reservations_of_that_member_only),
+		cmocka_unit_test(a_new_life_ends_the_reservations_of_the_one_before),
 		cmocka_unit_test(compatible_reservations_of_several_members_live_side_by_side),
 		cmocka_unit_test(several_reservations_of_one_transaction_end_together),
 		cmocka_unit_test(big_writesets_are_kept_whole_and_forgotten_whole),

@@ -161,22 +161,11 @@ mg_give_up_membership(mg_node *node, const char *why)
 static void
 cert_follows_view(mg_node *node, const mg_view *view)
 {
-	mg_member_id ids[MG_MEMBERS_MAX];
-	uint32_t	n = 0;
+	mg_cert_origin members[MG_MEMBERS_MAX];
 
 	for (uint32_t m = 0; m < view->n; m++)
-		ids[n++] = view->members[m].id;
-	if (view->joined != 0 && view->left_how == MG_LEFT_RESTARTED)
-	{
-		/* In its new life it knows nothing of what it reserved in the old one. */
-		uint32_t	others = 0;
-
-		for (uint32_t k = 0; k < n; k++)
-			if (ids[k] != view->joined)
-				ids[others++] = ids[k];
-		n = others;
-	}
-	mg_cert_keep_members(node->cert, ids, n);
+		members[m] = (mg_cert_origin) {view->members[m].id, view->members[m].life};
+	mg_cert_keep_members(node->cert, members, view->n);
 }
 
 static void
@@ -244,6 +233,7 @@ static void
 deliver_writeset(mg_node *node, mg_entry *e)
 {
 	mg_writeset ws;
+	mg_cert_origin origin = {e->h.origin, (uint32_t) (e->h.msgno >> MG_LIFE_SHIFT)};
 	mg_cert_result result = {MG_VERDICT_NONE, e->seqno - 1, 0};
 	mg_status	status = mg_writeset_open(e->payload, e->len, &ws);
 	bool		known = e->seqno <= node->known_upto;
@@ -263,11 +253,11 @@ deliver_writeset(mg_node *node, mg_entry *e)
 	}
 	else if (known)
 	{
-		mg_cert_insert_known(node->cert, e->seqno, e->h.origin, &ws, !stamped_fail);
+		mg_cert_insert_known(node->cert, e->seqno, origin, &ws, !stamped_fail);
 		result.verdict = stamped_fail ? MG_VERDICT_CONFLICT : MG_VERDICT_PASS;
 	}
 	else
-		result = mg_cert_certify(node->cert, e->seqno, e->h.origin, &ws);
+		result = mg_cert_certify(node->cert, e->seqno, origin, &ws);
 	if (result.verdict != MG_VERDICT_PASS)
 		mg_queue_push(&node->own_failed, e->seqno);
 
