@@ -547,7 +547,9 @@ publish_status(void)
 	else
 		strlcpy(s->state_reason, mg_node_reason(me.node), sizeof(s->state_reason));
 	LWLockRelease(s->status_lock);
-	show_state(shown, s->state_reason);
+	/* Who listens may not read the table whose row that names. */
+	show_state(shown, pg_atomic_read_u64(&s->apply_failed) != 0 ? "what the cluster has committed could not be applied: mgrepl.status says what" :
+			   s->state_reason);
 	if (shown == MG_NODE_INCONSISTENT)
 		mgrepl_donor_end_all();
 	if (me.view_told != view->id)

@@ -19,12 +19,14 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_authid.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/spin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/timestamp.h"
@@ -443,6 +445,14 @@ put_number(ReturnSetInfo *rsinfo, const char *name, uint64 value, const char *de
 	put_row(rsinfo, name, psprintf(UINT64_FORMAT, value), description);
 }
 
+/* What could not be applied is told with the row's key, and the view is everybody's. */
+static bool
+may_see_reason(void)
+{
+	return pg_atomic_read_u64(&mgrepl_shared->apply_failed) == 0 ||
+		has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
 static void
 put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 {
@@ -463,8 +473,8 @@ put_node_rows(ReturnSetInfo *rsinfo, const StatusCopy *status)
 
 	put_row(rsinfo, "node_name", mgrepl_node_name, "name of this node");
 	put_row(rsinfo, "node_state", mgrepl_node_state_name(state), "state of this node");
-	put_row(rsinfo, "node_state_reason", status->state_reason[0] ? status->state_reason : NULL,
-			"why it is in this state");
+	put_row(rsinfo, "node_state_reason", !may_see_reason() ? "<insufficient privilege>" :
+			status->state_reason[0] ? status->state_reason : NULL, "why it is in this state");
 	put_row(rsinfo, "desynced", mgrepl_donor_why(),
 			"why flow control does not wait for this node: joiners that it donates to, mgrepl.desync()");
 	put_row(rsinfo, "cluster_name", mgrepl_cluster_name, "name of the cluster");

@@ -82,6 +82,8 @@ $c->sql($new, q{SET mgrepl.replicate = off; DELETE FROM t WHERE id = 4711});
 $c->sql(1, 'UPDATE t SET n = -1 WHERE id = 4711');
 $c->wait_sql($new, q{SELECT value FROM mgrepl.status WHERE name = 'node_state'}, 'INCONSISTENT');
 like($c->status($new, 'node_state_reason'), qr/public\.t.*4711|4711.*\bt\b/s, 'an inconsistent node names table and row');
+is($c->sql($new, q{SET ROLE pg_database_owner; SELECT value FROM mgrepl.status WHERE name = 'node_state_reason'}), '<insufficient privilege>',
+	'but not to everybody');
 $c->refuses($new, "SELECT mgrepl.join('gcomm://" . $c->address(1) . "')", '55000', qr/differs/, 'it does not join');
 $c->sql($new, q{ALTER SYSTEM SET mgrepl.sst_keep_old = on});
 $c->sql($new, q{ALTER SYSTEM SET mgrepl.sst_method = 'rsync'});
