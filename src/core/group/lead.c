@@ -219,6 +219,27 @@ take_out(mg_node *node, uint32_t m, mg_left_how how)
 	return true;
 }
 
+/* Each member acknowledges in this epoch: so it knows that it is one. */
+static bool
+all_members_work(const mg_node *node)
+{
+	for (uint32_t m = 0; m < node->latest.n; m++)
+	{
+		mg_member_id id = node->latest.members[m].id;
+		int			i = mg_peer_of_member(node, id);
+
+		if (id != node->self && (i < 0 || !node->peers[i].acked))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Until it has its view in its log, a new member does not know of it: if it asks
+ * anew meanwhile, it will never speak as that member.  One such must not be in
+ * the way of a quorum, if the others are there; where that cannot be (from one
+ * member to two), there is at most one of them.
+ */
 static void
 take_in(mg_node *node, const mg_peer *p)
 {
@@ -239,7 +260,8 @@ take_in(mg_node *node, const mg_peer *p)
 	view.left = 0;
 	view.left_how = MG_LEFT_NOBODY;
 	view.members_id = 0;
-	mg_order_view(node, &view);
+	if (all_members_work(node) || mg_quorum_heard(node, &view))
+		mg_order_view(node, &view);
 }
 
 /* At most one change of the view is on its way at any time. */
