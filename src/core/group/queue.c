@@ -28,6 +28,13 @@ mg_queue_front(const mg_seqno_queue *q)
 	return q->ring[q->head & (MG_FAILED_CAP - 1)];
 }
 
+static mg_seqno
+queue_back(const mg_seqno_queue *q)
+{
+	MG_ASSERT(!mg_queue_empty(q));
+	return q->ring[(q->tail - 1) & (MG_FAILED_CAP - 1)];
+}
+
 /* Where in the ring those above `s` begin; q->tail if there are none. */
 uint32_t
 mg_queue_above(const mg_seqno_queue *q, mg_seqno s)
@@ -415,6 +422,29 @@ mg_unorder(mg_node *node, mg_seqno to)
 	}
 }
 
+/*
+ * With entries that are cut off goes what they have said of verdicts: it was of
+ * such as are cut off too, or that were delivered from memory alone and may be
+ * others now.  The leader names them anew.  From the first that nobody has named
+ * this node reaches the verdicts itself, if its index goes back to the floor of
+ * that one; floors only rise.
+ */
+static void
+forget_stamps(mg_node *node)
+{
+	mg_seqno	first;
+	mg_seqno	floor;
+
+	if (node->stamped_upto > node->tail_cert_upto)
+		node->stamped_upto = node->tail_cert_upto;
+	while (!mg_queue_empty(&node->stamped_failed) && queue_back(&node->stamped_failed) > node->stamped_upto)
+		node->stamped_failed.tail--;
+	first = (node->stamped_upto > node->delivered ? node->stamped_upto : node->delivered) + 1;
+	floor = first <= node->ordered ? mg_entry_at(node, first)->h.floor : node->tail_floor;
+	if (node->known_upto >= first && floor >= node->base)
+		node->known_upto = first - 1;
+}
+
 /* Cuts the log behind `to`: the leader has something else there, or nothing. */
 void
 mg_truncate(mg_node *node, mg_seqno to)
@@ -426,6 +456,8 @@ mg_truncate(mg_node *node, mg_seqno to)
 	mg_fx_log(node, "gcache: entries %llu to %llu were never agreed, the leader has others: cut off",
 			  (unsigned long long) to + 1, (unsigned long long) node->appended);
 	node->appended = to;
+
+	forget_stamps(node);
 	if (node->flushed > to)
 		node->flushed = to;
 	if (node->mark_by > to)
