@@ -182,7 +182,7 @@ watch_primary(mg_node *node)
 					  mg_quorum_heard(node, NULL) ? "no leader could be elected" : "the majority of the members is silent");
 	}
 	else if (node->state == MG_STATE_NON_PRIMARY && there &&
-			 (mg_is_arbitrator(node) ? node->arbitrated_epoch == node->epoch :
+			 (mg_is_arbitrator(node) ? node->told_epoch == node->epoch :
 			  node->committed >= node->sync_at && node->delivered >= node->lead_start && own_life_is_known(node)) &&
 			 (node->leading || node->leader_frames >= MG_LEADER_FRAMES))
 	{
@@ -197,7 +197,7 @@ join_is_done(mg_node *node)
 {
 	if (node->state != MG_STATE_JOINED || node->self == 0 || !mg_active(node))
 		return;
-	if (mg_is_arbitrator(node) ? node->arbitrated_epoch != node->epoch :
+	if (mg_is_arbitrator(node) ? node->told_epoch != node->epoch :
 		node->sync_at == 0 || node->committed < node->sync_at || node->delivered < node->sync_at)
 		return;
 	node->sync_at = 0;

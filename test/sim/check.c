@@ -261,14 +261,34 @@ history_fork(world *w, sim_host *h, mg_seqno seqno)
 	history_replay(w, seqno - 1);
 }
 
-/* How many of those that count have it on disk?  What crashes cannot take away any more. */
+/* A change of members above `seqno` that is being agreed: the least that is in any log.  0: none. */
+static mg_seqno
+change_above(world *w, mg_seqno seqno)
+{
+	mg_seqno	change = 0;
+
+	for (int i = 0; i < w->n; i++)
+		if (w->hosts[i].change_id > seqno && log_has(&w->hosts[i].log, w->hosts[i].change_id) &&
+			(change == 0 || w->hosts[i].change_id < change))
+			change = w->hosts[i].change_id;
+	return change;
+}
+
+/*
+ * How many of those that count have it on disk?  What crashes cannot take away
+ * any more.  That is a majority of the data; or, if a change of members that is
+ * being agreed takes it along, of all, where arbitrators stand for that change.
+ */
 static void
 check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 {
 	const sim_history *x = &w->history[seqno];
 	const mg_view *view = x->view_before != 0 ? w->history[x->view_before].e.view : NULL;
+	mg_seqno	change = change_above(w, seqno);
 	uint64_t	all = 0,
 				yes = 0,
+				data = 0,
+				data_yes = 0,
 				disks = 0;
 
 	if (view == NULL || !x->e.is_writeset || is_volatile(&x->e))
@@ -277,7 +297,9 @@ check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 	{
 		int			i = world_host_of(w, view->members[m].address);
 		sim_host   *o = i >= 0 ? &w->hosts[i] : NULL;
-		bool		has = o == NULL || o->destroyed || o->role == MG_ROLE_ARBITRATOR;
+		bool		arbitrator = view->members[m].role == MG_ROLE_ARBITRATOR;
+		bool		has = o == NULL || o->destroyed ||
+			(arbitrator && change != 0 && (!o->running || mg_node_view(o->node)->id >= change));
 
 		/* It has given that membership up, and does not count where that is known. */
 		if (o != NULL && (o->running ? mg_node_self(o->node) : o->identity) != view->members[m].id)
@@ -294,13 +316,17 @@ check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 			has = true;
 		if (has)
 			yes += view->members[m].weight;
+		if (!arbitrator)
+			data += view->members[m].weight;
+		if (!arbitrator && has)
+			data_yes += view->members[m].weight;
 	}
-	if (yes * 2 <= all || disks == 0)
+	if (disks == 0 || (data_yes * 2 <= data && (change == 0 || yes * 2 <= all)))
 	{
 		for (int i = 0; i < w->n; i++)
 			TRACE(w, i, "has flushed seqno %llu, member %u", (unsigned long long) w->hosts[i].log.flushed, w->hosts[i].identity);
 		sim_fail(w, "%s delivers seqno %llu, which only %llu of %llu have on disk", h->name, (unsigned long long) seqno,
-				 (unsigned long long) yes, (unsigned long long) all);
+				 (unsigned long long) data_yes, (unsigned long long) data);
 	}
 }
 
@@ -598,22 +624,30 @@ check_host(world *w, sim_host *h)
 
 /* ------------------------------------------------------------- what may be broken */
 
-/* Another member of the view has all that was ever appended of views, so that no arbitrator asks for more. */
+/* Another member of the view has every change of members that was ever appended, so that no arbitrator asks for more. */
 static bool
 somebody_has_all(world *w, const mg_view *view, const sim_host *without)
 {
-	mg_seqno	newest = w->last_view;
+	mg_seqno	newest = 0;
+	uint64_t	hash = 0;
 
 	for (int i = 0; i < w->n; i++)
-		if (w->hosts[i].view_id > newest)
-			newest = w->hosts[i].view_id;
+	{
+		sim_host   *o = &w->hosts[i];
+
+		if (o->change_id > newest && log_has(&o->log, o->change_id))
+		{
+			newest = o->change_id;
+			hash = log_at(&o->log, newest)->hash;
+		}
+	}
 	for (int i = 0; i < w->n; i++)
 	{
 		sim_host   *o = &w->hosts[i];
 
 		if (o != without && o->role == MG_ROLE_DATA && !o->out && !o->destroyed &&
 			mg_view_find(view, o->identity) >= 0 && !o->log.damaged &&
-			o->view_id == newest && o->log.flushed >= newest && o->log.flushed >= w->n_history)
+			(newest < o->log.first || (log_has(&o->log, newest) && log_at(&o->log, newest)->hash == hash)) && o->log.flushed >= newest && o->log.flushed >= w->n_history)
 			return true;
 	}
 	return false;
@@ -665,9 +699,9 @@ all_know_the_view(const world *w, const sim_host *without)
 	return true;
 }
 
-/* The promise needs a majority of the last view's disks: the run leaves it one, in every view on its way. */
+/* Are the others a majority in every view on its way, with all that was delivered? */
 bool
-check_may_destroy(world *w, const sim_host *h)
+check_may_miss(world *w, const sim_host *h)
 {
 	/* A node that has to be rebuilt because of what was lost from memory would count as well. */
 	if (w->volatile_percent > 0)
@@ -700,6 +734,13 @@ check_may_destroy(world *w, const sim_host *h)
 			}
 	}
 	return true;
+}
+
+/* The promise needs a majority of the last view's disks: the run leaves it one. */
+bool
+check_may_destroy(world *w, const sim_host *h)
+{
+	return check_may_miss(w, h);
 }
 
 /* ----------------------------------------------------------------- the operator */

@@ -706,7 +706,7 @@ forget_acked(world *w)
 }
 
 static void
-heal(world *w)
+heal(world *w, int missing)
 {
 	TRACE(w, -1, "the faults end");
 	w->faults = false;
@@ -718,7 +718,7 @@ heal(world *w)
 	{
 		sim_host   *h = &w->hosts[i];
 
-		h->gone = false;
+		h->gone = i == missing;
 		h->crash_after = -1;
 		h->disk_full = false;
 		h->slow_flush_us = 0;
@@ -728,7 +728,9 @@ heal(world *w)
 		if (h->running)
 			host_desync(w, h);
 		resume(w, i, 0);
-		if (!h->running && !h->out)
+		if (i == missing && h->running)
+			host_crash(w, h, CRASH_KILL, -1);
+		if (i != missing && !h->running && !h->out)
 			host_start(w, h);
 	}
 	w->apply_us = 200;
@@ -819,7 +821,31 @@ minority_fails(world *w)
 		sim_stuck(w, "%d failed, and the others do not go on within %lld s", n_fail, (long long) (SURVIVE_US / SECOND));
 	}
 	run_for(w, between(w, 0, 4 * SECOND));
-	heal(w);
+	heal(w, -1);
+}
+
+/* The faults have ended, but one stays away, whatever happened before: those who are back are a majority. */
+static void
+majority_comes_back(world *w)
+{
+	int			missing = (int) rnd(w, w->n);
+
+	if (w->hosts[missing].out || !check_may_miss(w, &w->hosts[missing]))
+		missing = -1;
+	heal(w, missing);
+	if (missing < 0)
+		return;
+	w->sum.came_back_without++;
+	TRACE(w, missing, "does not come back with the others");
+	forget_acked(w);
+	w->load = true;
+	if (!run_until(w, HEALED_US, survivors_write))
+	{
+		say_where_they_stand(w);
+		sim_stuck(w, "all but %s are back, and do not take writes within %lld s", w->hosts[missing].name, (long long) (HEALED_US / SECOND));
+	}
+	w->hosts[missing].gone = false;
+	host_start(w, &w->hosts[missing]);
 }
 
 /* What nobody can refer to any more must not be kept for ever. */
@@ -863,7 +889,10 @@ fault_run(world *w)
 	w->faults = true;
 	fault_next(w, 0, 0);
 	run_for(w, seconds * SECOND);
-	heal(w);
+	if (percent(w, 50))
+		majority_comes_back(w);
+	else
+		heal(w, -1);
 	converge(w);
 	w->settled = w->n_history;
 	if (percent(w, 50))

@@ -626,10 +626,13 @@ append(world *w, sim_host *h, const mg_effect *e, const uint8_t *at)
 	{
 		entry_parse(w, at, e->len, &entry);
 		if (entry.view != NULL)
+		{
 			h->view_id = e->seqno;
-		if (entry.view != NULL)
+			if (entry.view->members_id == e->seqno || (host_leads(h) && entry.view->members_id > mg_node_delivered(h->node)))
+				h->change_id = e->seqno;
 			TRACE(w, h->index, "append view %llu epoch %llu: %u members, %u joined, %u left (%u)", (unsigned long long) e->seqno,
 				  (unsigned long long) entry.h.epoch, entry.view->n, entry.view->joined, entry.view->left, entry.view->left_how);
+		}
 		entry_free(&entry);
 	}
 }

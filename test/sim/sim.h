@@ -37,7 +37,7 @@
 	X(restarts) X(all_at_once) X(pauses) X(partitions) X(one_way) X(cut_links) X(clock_faults) \
 	X(frames) X(frames_lost) X(frames_doubled) X(frames_damaged) X(joins) X(leaves) \
 	X(snapshots) X(snapshots_failed) X(desyncs) X(restored_copies) X(unnoticed_copies) X(join_refusals) X(recycled) X(dropped_though_needed) X(log_reads) \
-	X(bootstraps_refused) X(bootstraps_forced) X(minority_failed) X(arbitrator_runs)
+	X(bootstraps_refused) X(bootstraps_forced) X(minority_failed) X(came_back_without) X(arbitrator_runs)
 
 typedef struct sim_totals
 {
@@ -263,6 +263,7 @@ typedef struct sim_host
 	mg_seqno	told_first;
 	mg_seqno	delivered;
 	mg_seqno	view_id;		/* of the last view seen in an APPEND */
+	mg_seqno	change_id;		/* of the last view that stands for a change of members */
 	int64_t		slow_flush_us;	/* disk hangs: a flush takes so long */
 	int			crash_after;	/* effects, -1: no */
 	crash_kind	crash_how;
@@ -545,6 +546,7 @@ extern void check_end(world *w);
 extern bool check_may_be_inconsistent(const world *w);
 extern bool check_may_destroy(world *w, const sim_host *h);
 extern void check_destroyed(world *w, sim_host *h);	/* durable data of it was lost */
+extern bool check_may_miss(world *w, const sim_host *h);	/* are the others a majority without it? */
 extern void check_gone(world *w, mg_member_id id);	/* it will not speak again */
 extern bool check_needs_operator(world *w);	/* more was lost than the promise covers */
 extern sim_host *check_most_complete(world *w);

@@ -68,8 +68,8 @@ mg_put_lead(mg_node *node, int i)
 }
 
 /*
- * An arbitrator stands for a view from then on: so it hears of one only when
- * that is on this node's disk.
+ * An arbitrator stands for a change of members from then on: so it hears of one
+ * only when that is on this node's disk.
  */
 void
 mg_tell_arbitrators(mg_node *node, bool at_once)
@@ -81,7 +81,7 @@ mg_tell_arbitrators(mg_node *node, bool at_once)
 		const mg_peer *p = &node->peers[i];
 
 		if (p->kind == MG_PEER_MEMBER && p->role == MG_ROLE_ARBITRATOR &&
-			(!p->acked || p->flushed < node->latest.id) &&
+			(!p->acked || (mg_is_joint(node) ? p->flushed : p->held) < node->latest.id) &&
 			(at_once || node->now_us - p->lead_us >= MG_LEAD_REPEAT_US))
 			mg_put_lead(node, i);
 	}
@@ -517,8 +517,15 @@ common_point(const mg_node *node, const mg_epoch_start *table, uint32_t n)
 	return best;
 }
 
+/*
+ * An arbitrator is a voter whose log holds changes of members alone: of those
+ * that their leader does not know as agreed it says that it has them, and votes
+ * for nobody who lacks them.  Of any other view it only learns who there is: were
+ * it to stand for the beginning of an epoch, too, it would refuse a majority of
+ * the members that has everything that was ever agreed.
+ */
 static void
-arbitrate(mg_node *node, const mg_frame_header *fh, const mg_view *view)
+arbitrate(mg_node *node, const mg_frame_header *fh, const mg_view *view, mg_seqno delivered)
 {
 	int			m = mg_view_find_incarnation(view, node->config.incarnation);
 
@@ -539,11 +546,16 @@ arbitrate(mg_node *node, const mg_frame_header *fh, const mg_view *view)
 		begin_epoch(node, fh->epoch, fh->member);
 	node->leader_us = node->now_us;
 	node->no_leader_us = 0;
-	if (view->id >= node->arbitrated || fh->epoch > node->arbitrated_epoch)
+	if (view->id >= node->latest.id || fh->epoch > node->told_epoch)
 	{
 		node->old = node->latest = *view;
-		node->arbitrated = view->id;
-		node->arbitrated_epoch = fh->epoch;
+		node->told_epoch = fh->epoch;
+		if (view->members_id > delivered && view->epoch == fh->epoch &&
+			(view->id > node->arbitrated || fh->epoch > node->arbitrated_epoch))
+		{
+			node->arbitrated = view->id;
+			node->arbitrated_epoch = fh->epoch;
+		}
 		mg_state_save(node);
 		mg_peers_follow(node, view, true);
 		if (mg_view_find(view, node->self) >= 0)
@@ -603,7 +615,7 @@ mg_on_lead(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	}
 	if (mg_is_arbitrator(node))
 	{
-		arbitrate(node, fh, &view);
+		arbitrate(node, fh, &view, delivered);
 		return;
 	}
 	if (node->self == 0)

@@ -213,8 +213,9 @@ struct mg_node
 	uint64_t	data_limit;		/* joining: no transaction of the data is of a higher epoch */
 	uint64_t	doubt;			/* not 0: the data is ahead of the log since this was promised */
 	mg_seqno	recovered;		/* the own log's end when this life began */
-	mg_seqno	arbitrated;		/* arbitrator: the view it has acknowledged ... */
-	uint64_t	arbitrated_epoch;	/* ... and whose */
+	mg_seqno	arbitrated;		/* arbitrator: the change of members it stands for ... */
+	uint64_t	arbitrated_epoch;	/* ... and whose that is */
+	uint64_t	told_epoch;		/* arbitrator: whose leader has told it of `latest`, in this process */
 
 	/* epoch */
 	uint64_t	epoch;

@@ -264,12 +264,17 @@ take_in(mg_node *node, const mg_peer *p)
 		mg_order_view(node, &view);
 }
 
-/* At most one change of the view is on its way at any time. */
+/*
+ * At most one change of members is on its way at any time.  To take somebody out
+ * need not wait for other views, which may need the very one who is to go.
+ */
 void
 mg_lead_membership(mg_node *node)
 {
-	if (!node->leading || !mg_active(node) || node->state == MG_STATE_INCONSISTENT ||
-		node->latest.id > node->delivered || node->delivered < node->lead_start)
+	bool		calm = node->latest.id <= node->delivered && node->delivered >= node->lead_start;
+
+	if (!node->leading || !mg_active(node) || node->state == MG_STATE_INCONSISTENT || mg_is_joint(node) ||
+		node->latest.id < node->lead_start)
 		return;
 
 	for (uint32_t m = 0; m < node->latest.n; m++)
@@ -285,7 +290,7 @@ mg_lead_membership(mg_node *node)
 			return;
 		if (is_dead(node, &node->peers[i]) && take_out(node, m, MG_LEFT_SUSPECTED))
 			return;
-		if (node->peers[i].life > member->life && node->peers[i].acked)
+		if (calm && node->peers[i].life > member->life && node->peers[i].acked)
 		{
 			/* The same member in a new life: its messages of this one may come. */
 			mg_view		view = node->latest;
@@ -301,7 +306,7 @@ mg_lead_membership(mg_node *node)
 			return;
 		}
 	}
-	for (int i = 0; i < MG_PEERS_MAX; i++)
+	for (int i = 0; calm && i < MG_PEERS_MAX; i++)
 	{
 		mg_peer    *p = &node->peers[i];
 

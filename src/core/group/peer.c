@@ -365,14 +365,19 @@ static void
 put_ack_body(mg_node *node, mg_buf *frame)
 {
 	mg_origin  *own = node->self != 0 ? mg_origin_find(node, node->self) : NULL;
+	mg_seqno	held = node->appended;
 	mg_seqno	flushed = node->flushed < node->appended ? node->flushed : node->appended;
 
 #if MG_CANARY == 1
 	flushed = node->appended;
 #endif
 	if (mg_is_arbitrator(node))
-		flushed = node->arbitrated;
-	mg_buf_put_u64(frame, mg_is_arbitrator(node) ? node->arbitrated : node->appended);
+	{
+		/* Which view it knows from this leader, and which change of members it stands for. */
+		flushed = node->arbitrated_epoch == node->epoch ? node->arbitrated : 0;
+		held = node->told_epoch == node->epoch && node->latest.id > flushed ? node->latest.id : flushed;
+	}
+	mg_buf_put_u64(frame, held);
 	mg_buf_put_u64(frame, flushed);
 	mg_buf_put_u64(frame, node->delivered);
 	mg_buf_put_u64(frame, node->committed);

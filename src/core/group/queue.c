@@ -237,10 +237,10 @@ take_view(mg_node *node, const mg_entry *e)
 		return;					/* on the way to one that is known already */
 	if (view.members_id == view.id)
 	{
-		/* Its leader had delivered the one before, and all up to that. */
+		/* Its leader knew the change before it as agreed, and all up to that. */
 		node->old = node->latest;
-		if (node->old.id > node->heard_delivered)
-			node->heard_delivered = node->old.id;
+		if (node->old.members_id > node->heard_delivered)
+			node->heard_delivered = node->old.members_id;
 	}
 	node->latest = view;
 	if (node->state == MG_STATE_OPEN)
@@ -469,7 +469,7 @@ mg_truncate(mg_node *node, mg_seqno to)
 		node->latest = node->old;
 		mg_state_save(node);
 	}
-	else if (node->latest.id > to)
+	if (node->latest.id > to)
 		node->latest.id = node->latest.members_id;	/* the same members; which of their views is last, the leader tells */
 	mg_effect  *fx = mg_fx_add(node, MG_FX_TRUNCATE);
 

@@ -7,8 +7,11 @@
  *	 data:			the acknowledging data members have more than D/2, and the
  *					voters left over cannot elect a leader without them (they
  *					have at most W/2, or no data member is among them).
- *	 a view:		data, or acknowledging voters of more than W/2: an
- *					arbitrator that has a view votes for no leader without it.
+ *	 a change:		of the members: data, or acknowledging voters of more than
+ *					W/2 with a data member among them: an arbitrator that has
+ *					acknowledged it votes for no leader without it.
+ *
+ * Other views (an epoch begins, a member in a new life) are agreed as data is.
  *
  * A view that changes who counts needs both the members before and the members
  * after, until it is delivered (joint consensus, Ongaro 2014, section 4.3); so
@@ -50,9 +53,9 @@ is_data_majority(const weights *w)
 		(w->yes_data == w->data || (w->all - w->yes_data) * 2 <= w->all);
 }
 
-/* A view: arbitrators count, but one data member at least has it on disk. */
+/* A change of members: arbitrators count, but one data member at least has it on disk. */
 static bool
-is_view_majority(const weights *w)
+is_change_majority(const weights *w)
 {
 	return is_data_majority(w) || (is_majority(w) && w->yes_data > 0);
 }
@@ -212,7 +215,8 @@ weigh_acks(const mg_node *node, const mg_view *view, const mg_view *next, mg_seq
 
 /*
  * Is the view at `seqno` agreed, and with it all before it?  `view` is in force
- * below it, `next` from it on.
+ * below it, `next` from it on.  A view of an epoch that begins on top of a change
+ * that was not agreed yet stands for that change.
  */
 static bool
 view_is_agreed(const mg_node *node, const mg_view *view, const mg_view *next, mg_seqno seqno)
@@ -220,12 +224,12 @@ view_is_agreed(const mg_node *node, const mg_view *view, const mg_view *next, mg
 	weights		w;
 
 	weigh_acks(node, view, next, seqno, false, &w);
-	if (!is_view_majority(&w) && MG_CANARY != 7)
-		return false;
 	if (next->members_id <= node->delivered || next->members_id <= node->heard_delivered)
-		return true;
+		return is_data_majority(&w);
+	if (!is_change_majority(&w) && MG_CANARY != 7)
+		return false;
 	weigh_acks(node, next, NULL, seqno, false, &w);
-	return is_view_majority(&w);
+	return is_change_majority(&w);
 }
 
 /* May the entry behind the last delivered one be delivered? */

@@ -139,7 +139,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	p->pinned = pinned;
 	if (held > p->held)
 		p->held = held;
-	if (flushed > p->flushed || flushed >= (p->role == MG_ROLE_ARBITRATOR ? node->latest.id : node->appended))
+	if (flushed > p->flushed || (p->role == MG_ROLE_ARBITRATOR ? held >= node->latest.id : flushed >= node->appended))
 		p->progress_us = node->now_us;
 	if (flushed > p->flushed)
 		p->flushed = flushed;

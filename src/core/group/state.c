@@ -268,8 +268,8 @@ mg_state_start(mg_node *node, bool intact)
 	}
 	if (node->appended < node->position && is_only_data_member(node))
 		mg_log_from_data(node);
-	if (node->old.id > node->heard_delivered && node->old.id < node->latest.members_id && !mg_is_arbitrator(node))
-		node->heard_delivered = node->old.id;
+	if (node->old.members_id > node->heard_delivered && node->old.members_id < node->latest.members_id && !mg_is_arbitrator(node))
+		node->heard_delivered = node->old.members_id;	/* take_view */
 	if (node->old.members_id == node->latest.members_id && node->latest.members_id > node->heard_delivered &&
 		node->latest.members_id <= node->appended && !mg_is_arbitrator(node))
 		node->heard_delivered = node->latest.members_id;	/* it was delivered here: view_install */
