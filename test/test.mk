@@ -5,7 +5,7 @@
 #
 #   make test TIER=unit              one tier: lint unit regress pgtap tap
 #   make test TESTS=test/t/002*.pl   these TAP tests only
-#   make test-long                   the same, with more rounds where a test has rounds
+#   make test-long                   the same, with more rounds where a test has rounds, and the fuzzers and canaries
 #   make bench BENCH_FILTER=update   systems, scripts, clients that match
 #   make bench-group                 ordering alone; how long a fault is felt
 #   make bench-transfer              nodes that come and go: catching up, copying
@@ -26,6 +26,7 @@ test:
 
 test-long:
 	@MGREPL_LONG=1 bash test/run
+	@$(MAKE) --no-print-directory fuzz sim-canaries
 
 bench:
 	@bash test/bench/run

@@ -110,6 +110,17 @@ look_for_missing(mg_node *node)
 		}
 }
 
+/* The others may have gone on without this node: it is in the primary component again when it hears so from them. */
+static void
+stood_still(mg_node *node)
+{
+	node->sync_at = node->leading ? node->delivered : UINT64_MAX;
+	node->leader_frames = 0;
+	if (node->leading)
+		mg_no_leader(node, "this process stood still");
+	mg_node_shift(node, MG_STATE_NON_PRIMARY, "this process stood still for longer than the others wait for it");
+}
+
 static void
 on_tick(mg_node *node)
 {
@@ -124,6 +135,8 @@ on_tick(mg_node *node)
 			p->heard_us = p->heard_us + pause < node->now_us ? p->heard_us + pause : node->now_us;
 			p->progress_us = p->progress_us + pause < node->now_us ? p->progress_us + pause : node->now_us;
 		}
+	if (node->last_tick_us != 0 && pause >= node->config.suspect_us && mg_state_is_synced(node->state))
+		stood_still(node);
 	node->last_tick_us = node->now_us;
 
 	sample_committed(node);
@@ -471,6 +484,12 @@ mg_seqno
 mg_node_delivered(const mg_node *node)
 {
 	return node->delivered;
+}
+
+mg_seqno
+mg_node_stands_for(const mg_node *node)
+{
+	return node->arbitrated;
 }
 
 mg_seqno

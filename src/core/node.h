@@ -245,6 +245,8 @@ extern const char *mg_node_reason(const mg_node *node);		/* why it is in this st
 extern const mg_view *mg_node_view(const mg_node *node);
 extern mg_member_id mg_node_self(const mg_node *node);
 extern mg_seqno mg_node_delivered(const mg_node *node);
+/* An arbitrator: seqno of the change of members that it has acknowledged, without which it votes for nobody; 0: none. */
+extern mg_seqno mg_node_stands_for(const mg_node *node);
 extern mg_seqno mg_node_held(const mg_node *node);
 extern mg_seqno mg_node_ordered(const mg_node *node);
 extern uint64_t mg_node_unordered(const mg_node *node);	/* own submissions without a place yet */

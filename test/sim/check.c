@@ -299,7 +299,7 @@ check_durable(world *w, sim_host *h, mg_seqno seqno, uint64_t hash)
 		sim_host   *o = i >= 0 ? &w->hosts[i] : NULL;
 		bool		arbitrator = view->members[m].role == MG_ROLE_ARBITRATOR;
 		bool		has = o == NULL || o->destroyed ||
-			(arbitrator && change != 0 && (!o->running || mg_node_view(o->node)->id >= change));
+			(arbitrator && change != 0 && (!o->running || mg_node_stands_for(o->node) >= change));
 
 		/* It has given that membership up, and does not count where that is known. */
 		if (o != NULL && (o->running ? mg_node_self(o->node) : o->identity) != view->members[m].id)

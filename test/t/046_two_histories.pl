@@ -22,7 +22,8 @@ my $old = $c->settle(1, 2);
 $c->kill_node(1, 2);
 
 $c->start_node($restored);
-$c->command($restored, 'SELECT mgrepl.bootstrap()');
+$c->refuses($restored, 'SELECT mgrepl.bootstrap()', '55000', qr/members this node does not know/, 'a copy makes no second cluster by accident');
+$c->command($restored, 'SELECT mgrepl.bootstrap(force => true)');
 $c->wait_synced($restored);
 $c->sql($restored, "INSERT INTO t VALUES ($_, 'new')") for 110 .. 150;
 cmp_ok($c->settle($restored), '>', $old, 'the restored cluster has got further than the old one');

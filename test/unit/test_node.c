@@ -65,6 +65,7 @@ typedef struct host
 	int			snapshots;		/* told that it needs one ... */
 	bool		nothing_lost;	/* ... and that nothing of the cluster is lost by that */
 	bool		slow;			/* commits one seqno in a while */
+	int			role;
 	uint32_t	generation;		/* of the log */
 	uint8_t	   *saved;			/* the node's durable state */
 	size_t		saved_len;
@@ -287,6 +288,7 @@ node_start(world *w, int i, mg_seqno position, bool belongs)
 	snprintf(c.address, sizeof(c.address), "%s", h->address);
 	c.incarnation = chance(w, UINT64_MAX) | 1;
 	c.weight = 1;
+	c.role = h->role;
 	c.keepalive_us = 100000;
 	c.suspect_us = 1000000;
 	c.resend_us = 100000;
@@ -1354,17 +1356,101 @@ data_of_a_cluster_never_begin_at_epoch_1_again(void **state)
 
 	(void) state;
 	for (mg_seqno position = 0; position < 10; position += 9)
-		for (int force = 0; force < 2; force++)
-		{
-			solo_make(&s, position);
-			solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid,.up = force != 0});
-			assert_true(mg_node_epoch(s.node) >= 1024);
-		}
+	{
+		solo_make(&s, position);
+		solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid,.up = true});
+		assert_true(mg_node_epoch(s.node) >= 1024);
+	}
+	solo_make(&s, 0);
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	assert_true(mg_node_epoch(s.node) >= 1024);
 	epoch = mg_node_epoch(s.node) + 100000;
 	solo_make(&s, 9);
 	s.node->config.data_epoch = epoch;
-	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid,.up = true});
 	assert_true(mg_node_epoch(s.node) >= epoch + 1024);
+	solo_free(&s);
+}
+
+/* ---- arbitrators ---- */
+
+/* Nodes 0 and 1 with data, 2 an arbitrator. */
+static world *
+two_and_an_arbitrator(void)
+{
+	world	   *w = world_new(3, 4711);
+
+	w->h[2].role = MG_ROLE_ARBITRATOR;
+	node_start(w, 2, 0, false);
+	bootstrap(w, 0);
+	join_and_wait(w, 1, 50, 0);
+	join(w, 2, "host:100,host:101");
+	for (int k = 0; k < 8000; k++)
+		world_step(w, 50, 0);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(mg_node_get_state(w->h[i].node), MG_STATE_SYNCED);
+	return w;
+}
+
+static void
+an_arbitrator_never_stands_for_data(void **state)
+{
+	world	   *w = two_and_an_arbitrator();
+
+	(void) state;
+	w->h[1].cut = true;
+	submit(w, 0, 0, 5000);
+	feed(w, 0, &(mg_input) {.type = MG_IN_ROUND_END});
+	run_effects(w, 0);
+	for (int k = 0; k < 600; k++)
+		world_step(w, 50, 0);
+	assert_true(w->h[0].busy[0]);	/* one of two has it */
+
+	/* Its new life is a view, which the arbitrator itself acknowledges. */
+	restart(w, 2);
+	for (int k = 0; k < 600; k++)
+		world_step(w, 50, 0);
+	assert_true(w->h[0].busy[0]);
+
+	/* The other one is back: now both have it. */
+	w->h[1].cut = false;
+	for (int k = 0; k < 40000 && w->h[0].busy[0]; k++)
+		world_step(w, 50, 0);
+	assert_false(w->h[0].busy[0]);
+	world_free(w);
+}
+
+static void
+an_arbitrator_that_has_seen_another_leader_forms_a_majority_with_who_was_away(void **state)
+{
+	world	   *w = two_and_an_arbitrator();
+
+	(void) state;
+	w->h[0].cut = true;
+	for (int k = 0; k < 2600; k++)
+		world_step(w, 50, 0);		/* node 1 leads, and nothing was written */
+	w->h[1].cut = true;
+	for (int k = 0; k < 20; k++)
+		world_step(w, 50, 0);
+	w->h[0].cut = false;
+	for (int k = 0; k < 240000 && mg_node_get_state(w->h[0].node) != MG_STATE_SYNCED; k++)
+		world_step(w, 50, 0);
+	assert_int_equal(mg_node_get_state(w->h[0].node), MG_STATE_SYNCED);
+	world_free(w);
+}
+
+static void
+data_of_a_cluster_without_its_members_is_not_bootstrapped_by_accident(void **state)
+{
+	solo		s = {0};
+
+	(void) state;
+	solo_make(&s, 9);
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid});
+	assert_int_equal(mg_node_get_state(s.node), MG_STATE_OPEN);
+	solo_make(&s, 9);
+	solo_step(&s, (mg_input) {.type = MG_IN_BOOTSTRAP,.uuid = s.node->uuid,.up = true});
+	assert_int_not_equal(mg_node_get_state(s.node), MG_STATE_OPEN);
 	solo_free(&s);
 }
 
@@ -1392,6 +1478,9 @@ main(void)
 		cmocka_unit_test(a_full_queue_is_worked_off_in_short_rounds),
 		cmocka_unit_test(data_of_a_cluster_never_begin_at_epoch_1_again),
 		cmocka_unit_test(damaged_frames_are_refused_and_counted),
+		cmocka_unit_test(an_arbitrator_never_stands_for_data),
+		cmocka_unit_test(an_arbitrator_that_has_seen_another_leader_forms_a_majority_with_who_was_away),
+		cmocka_unit_test(data_of_a_cluster_without_its_members_is_not_bootstrapped_by_accident),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -315,13 +315,13 @@ deliver_view(mg_node *node, const mg_entry *e)
 		fx->member = e->h.origin;
 	}
 	mg_reader_init(&r, e->payload, e->len);
-	if (mg_view_decode(&r, &view) == MG_OK)
+	if (mg_view_decode(&r, &view) != MG_OK)
 	{
-		view.id = e->seqno;
-		view_install(node, &view);
+		mg_inconsistent(node, "a view in the order cannot be read");	/* who counts from here on is not known */
+		return;
 	}
-	else
-		mg_fx_log(node, "group: view at seqno %llu cannot be read", (unsigned long long) e->seqno);
+	view.id = e->seqno;
+	view_install(node, &view);
 }
 
 /* At most so many: the rest in the next round. */

@@ -747,7 +747,7 @@ mg_on_not_member(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_member_id whom = mg_read_u32(r);
 	uint64_t	incarnation = mg_read_u64(r);
 
-	if (!mg_reader_done(r) || node->self == 0 || whom != node->self || node->leading ||
+	if (!mg_message_is_whole(node, r) || node->self == 0 || whom != node->self || node->leading ||
 		(!mg_state_is_synced(node->state) && node->state != MG_STATE_NON_PRIMARY && node->state != MG_STATE_JOINED))
 		return;
 	if (why == MG_NO_MEMBER_VIEW && view_id <= node->view.id && fh->epoch <= node->promised)

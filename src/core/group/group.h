@@ -362,6 +362,7 @@ extern size_t mg_msg_all(mg_node *node, mg_msg_type type);
 extern size_t mg_msg_peer(mg_node *node, int i, mg_msg_type type);
 extern void mg_send_frames(mg_node *node);
 extern void mg_put_payload(mg_node *node, const mg_pending *p);
+extern bool mg_message_is_whole(mg_node *node, const mg_reader *r);
 extern void mg_put_ack(mg_node *node);
 extern void mg_put_acks(mg_node *node);
 extern void mg_ack_wanted(mg_node *node, mg_seqno seqno);

@@ -369,7 +369,7 @@ mg_on_join_reply(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	start = mg_read_u64(r);
 	known = mg_read_u64(r);
 	lead_start = mg_read_u64(r);
-	if (mg_view_decode(r, &view) != MG_OK || !mg_reader_done(r) || view.n == 0 || fh->epoch >= UINT64_MAX / 2 ||
+	if (mg_view_decode(r, &view) != MG_OK || !mg_message_is_whole(node, r) || view.n == 0 || fh->epoch >= UINT64_MAX / 2 ||
 		fh->member == 0)
 		return;
 	if (node->view.id != 0 || (start > node->position && !mg_is_arbitrator(node)))
@@ -566,6 +566,14 @@ mg_on_bootstrap(mg_node *node, const mg_uuid *uuid, bool force)
 	if (node->state != MG_STATE_OPEN && node->state != MG_STATE_NON_PRIMARY)
 	{
 		mg_fx_answer(node, false, "this node is in a cluster already", "Call mgrepl.leave() first.");
+		return;
+	}
+	if (kept > 0 && node->latest.n == 0 && !force)
+	{
+		snprintf(text, sizeof(text), "the data belongs to a cluster whose members this node does not know (a backup, a copy, or the writeset log is gone); they may hold transactions after seqno %llu, where this node's end",
+				 (unsigned long long) kept);
+		mg_fx_answer(node, false, text,
+					 "Join the cluster with mgrepl.join(), if any of it lives. If not: mgrepl.bootstrap(force => true) goes on from here. Those transactions are then lost, and other copies of the cluster's data must be rebuilt from this node.");
 		return;
 	}
 	if (others > 0 && !force)

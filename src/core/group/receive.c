@@ -117,6 +117,16 @@ on_order(mg_node *node, const mg_frame_header *fh, mg_reader *r)
 	mg_append_ready(node);
 }
 
+/* What does not end where it should is no message, and counted. */
+bool
+mg_message_is_whole(mg_node *node, const mg_reader *r)
+{
+	if (mg_reader_done(r))
+		return true;
+	node->frames_damaged++;
+	return false;
+}
+
 static void
 on_ack(mg_node *node, int i, mg_reader *r)
 {
@@ -131,7 +141,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	mg_seqno	pinned = mg_read_u64(r);
 	mg_origin  *o;
 
-	if (!mg_reader_done(r) || flushed > held || p->kind != MG_PEER_MEMBER)
+	if (!mg_message_is_whole(node, r) || flushed > held || p->kind != MG_PEER_MEMBER)
 		return;
 	/* Frames of one link keep their order, but nothing here depends on that. */
 	p->acked = true;
@@ -179,7 +189,7 @@ on_fetch(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r)
 	mg_seqno	from = mg_read_u64(r);
 	mg_effect  *fx;
 
-	if (!mg_reader_done(r) || node->entries == NULL || node->self == 0)
+	if (!mg_message_is_whole(node, r) || node->entries == NULL || node->self == 0)
 		return;
 	if (node->peers[i].kind == MG_PEER_LEARNER)
 	{
@@ -530,12 +540,18 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 	}
 	while (mg_msg_next(&r, &type, &body))
 	{
+		uint64_t	damaged = node->frames_damaged;
+
 		if (type == MG_MSG_JOIN_REQUEST || type == MG_MSG_JOIN_REPLY || type == MG_MSG_REFUSE)
 			i = on_admission(node, &fh, i, type, &body);
 		else if (fh.cluster_hash == node->cluster_hash && node->state != MG_STATE_INCONSISTENT)
 			on_message(node, &fh, i, type, &body);
 		if (i < 0 || node->peers[i].incarnation != fh.incarnation)
 			i = mg_peer_of_incarnation(node, fh.incarnation);	/* the message began or ended the acquaintance */
+		if (body.bad && node->frames_damaged == damaged)
+			node->frames_damaged++;
+		if (node->frames_damaged != damaged)
+			mg_fx_log(node, "transport: a message of type %u in a frame of member %u holds what none may hold", type, fh.member);
 	}
 	if (r.bad)
 	{
