@@ -208,8 +208,12 @@ watch_primary(mg_node *node)
 static void
 join_is_done(mg_node *node)
 {
+	int			m = mg_view_find(&node->view, node->self);
+
 	if (node->state != MG_STATE_JOINED || node->self == 0 || !mg_active(node))
 		return;
+	if (m < 0 || (node->view.members[m].weight == 0 && node->config.weight > 0))
+		return;					/* it does not count yet */
 	if (mg_is_arbitrator(node) ? node->told_epoch != node->epoch :
 		node->sync_at == 0 || node->committed < node->sync_at || node->delivered < node->sync_at)
 		return;

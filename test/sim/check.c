@@ -562,8 +562,9 @@ check_alone(world *w, sim_host *h)
 		h->alone_us = 0;
 		return;
 	}
-	if (h->alone_us == 0 || h->alone_us < w->stirred_us)
+	if (h->alone_us == 0 || h->alone_us < w->stirred_us || h->alone_in != mg_node_view(h->node)->members_id)
 		h->alone_us = w->now;
+	h->alone_in = mg_node_view(h->node)->members_id;	/* who counts has changed: it is alone since then */
 	if (host_works(h) && w->now - h->alone_us > 2 * w->suspect_us + SECOND / 2)
 		sim_fail(w, "%s has less than a majority for %lld ms and still takes writes", h->name,
 				 (long long) ((w->now - h->alone_us) / MS));
@@ -596,7 +597,7 @@ check_host(world *w, sim_host *h)
 		TRACE(w, h->index, "leads epoch %llu", (unsigned long long) epoch);
 		if (h->role == MG_ROLE_ARBITRATOR)
 			sim_fail(w, "the arbitrator %s leads", h->name);
-		if (is_weightless(mg_node_view(h->node), h->identity))
+		if (is_weightless(mg_node_view(h->node), h->identity) && h->change_id <= mg_node_view(h->node)->id)
 			sim_fail(w, "%s leads, whose weight is 0", h->name);
 		if (epoch < EPOCHS_MAX)
 		{

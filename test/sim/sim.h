@@ -290,6 +290,7 @@ typedef struct sim_host
 	int64_t		clock_since;
 	int64_t		clock_rate;
 	int64_t		alone_us;		/* since when a majority cannot be reached, 0: not so */
+	mg_seqno	alone_in;		/* by which members */
 
 	sim_store	store;
 	sim_client	clients[CLIENTS_MAX];

@@ -101,7 +101,7 @@ typedef struct mg_peer
 	uint32_t	life;
 	uint8_t		role;
 	uint8_t		segment;
-	uint32_t	weight;			/* learner */
+	uint32_t	weight;			/* of a learner, and of a member that acknowledges, as its configuration says */
 	int64_t		heard_us;
 	char		sql_address[MG_ADDRESS_BYTES_MAX];
 	bool		moved;			/* its address is newer than that in the view */

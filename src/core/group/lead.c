@@ -219,26 +219,10 @@ take_out(mg_node *node, uint32_t m, mg_left_how how)
 	return true;
 }
 
-/* Each member acknowledges in this epoch: so it knows that it is one. */
-static bool
-all_members_work(const mg_node *node)
-{
-	for (uint32_t m = 0; m < node->latest.n; m++)
-	{
-		mg_member_id id = node->latest.members[m].id;
-		int			i = mg_peer_of_member(node, id);
-
-		if (id != node->self && (i < 0 || !node->peers[i].acked))
-			return false;
-	}
-	return true;
-}
-
 /*
  * Until it has its view in its log, a new member does not know of it: if it asks
- * anew meanwhile, it will never speak as that member.  One such must not be in
- * the way of a quorum, if the others are there; where that cannot be (from one
- * member to two), there is at most one of them.
+ * anew meanwhile, it will never speak as that member.  So it counts for nothing
+ * at first, and gets its weight when it has spoken (adjust_weights).
  */
 static void
 take_in(mg_node *node, const mg_peer *p)
@@ -251,7 +235,7 @@ take_in(mg_node *node, const mg_peer *p)
 	member->role = p->role;
 	member->segment = p->segment;
 	member->life = 1;
-	member->weight = p->weight;
+	member->weight = 0;
 	member->incarnation = p->incarnation;
 	snprintf(member->name, sizeof(member->name), "%s", p->name);
 	snprintf(member->address, sizeof(member->address), "%s", p->address);
@@ -260,8 +244,37 @@ take_in(mg_node *node, const mg_peer *p)
 	view.left = 0;
 	view.left_how = MG_LEFT_NOBODY;
 	view.members_id = 0;
-	if (all_members_work(node) || mg_quorum_heard(node, &view))
+	mg_order_view(node, &view);
+}
+
+/* Members that have spoken as such get the weight that they have in their configuration: new ones, and those where it was changed. */
+static bool
+adjust_weights(mg_node *node)
+{
+	for (uint32_t m = 0; m < node->latest.n; m++)
+	{
+		const mg_member *member = &node->latest.members[m];
+		int			i = mg_peer_of_member(node, member->id);
+		uint32_t	weight = member->weight;
+		mg_view		view;
+
+		if (member->id == node->self)
+			weight = node->config.weight > 0 ? node->config.weight : weight;	/* who leads has one */
+		else if (i >= 0 && node->peers[i].acked)
+			weight = node->peers[i].weight;
+		if (weight == member->weight)
+			continue;
+		view = node->latest;
+		view.members[m].weight = weight;
+		view.joined = view.left = 0;
+		view.left_how = MG_LEFT_NOBODY;
+		view.members_id = 0;
+		if (!mg_quorum_heard(node, &view))
+			continue;
 		mg_order_view(node, &view);
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -306,7 +319,9 @@ mg_lead_membership(mg_node *node)
 			return;
 		}
 	}
-	for (int i = 0; calm && i < MG_PEERS_MAX; i++)
+	if (!calm || adjust_weights(node))
+		return;
+	for (int i = 0; i < MG_PEERS_MAX; i++)
 	{
 		mg_peer    *p = &node->peers[i];
 

@@ -385,6 +385,7 @@ put_ack_body(mg_node *node, mg_buf *frame)
 	mg_buf_put_u64(frame, own != NULL ? own->next_msgno : 0);
 	mg_buf_put_u8(frame, node->desynced);
 	mg_buf_put_u64(frame, node->pinned);
+	mg_buf_put_u32(frame, node->config.weight);
 }
 
 void

@@ -139,6 +139,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	uint64_t	own_next = mg_read_u64(r);
 	uint8_t		desynced = mg_read_u8(r);
 	mg_seqno	pinned = mg_read_u64(r);
+	uint32_t	weight = mg_read_u32(r);
 	mg_origin  *o;
 
 	if (!mg_message_is_whole(node, r) || flushed > held || p->kind != MG_PEER_MEMBER)
@@ -147,6 +148,7 @@ on_ack(mg_node *node, int i, mg_reader *r)
 	p->acked = true;
 	p->desynced = desynced != 0;
 	p->pinned = pinned;
+	p->weight = weight > MG_WEIGHT_MAX ? MG_WEIGHT_MAX : weight;
 	if (held > p->held)
 		p->held = held;
 	if (flushed > p->flushed || (p->role == MG_ROLE_ARBITRATOR ? held >= node->latest.id : flushed >= node->appended))
