@@ -737,6 +737,35 @@ check_may_miss(world *w, const sim_host *h)
 	return true;
 }
 
+/*
+ * Does everybody who is away still find the cluster by somebody it knows, if
+ * this one leaves?  Who finds nobody waits for an operator's leave() and join().
+ */
+bool
+check_may_leave(world *w, const sim_host *leaver)
+{
+	for (int i = 0; i < w->n; i++)
+	{
+		sim_host   *o = &w->hosts[i];
+		sim_entry	e;
+		bool		found = false;
+
+		if (o == leaver || o->out || o->role != MG_ROLE_DATA || host_works(o) || !log_has(&o->log, o->view_id))
+			continue;
+		entry_parse(w, log_at(&o->log, o->view_id)->bytes, log_at(&o->log, o->view_id)->len, &e);
+		for (uint32_t m = 0; e.view != NULL && m < e.view->n; m++)
+		{
+			int			k = world_host_of(w, e.view->members[m].address);
+
+			found = found || (k >= 0 && k != i && &w->hosts[k] != leaver && !w->hosts[k].out && !w->hosts[k].leaving);
+		}
+		entry_free(&e);
+		if (!found)
+			return false;
+	}
+	return true;
+}
+
 /* The promise needs a majority of the last view's disks: the run leaves it one. */
 bool
 check_may_destroy(world *w, const sim_host *h)

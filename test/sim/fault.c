@@ -390,7 +390,7 @@ leave(world *w, sim_host *h)
 		data += view->members[m].role == MG_ROLE_DATA && i >= 0 && host_works(&w->hosts[i]) && !w->hosts[i].leaving &&
 			view->members[m].weight > 0;
 	}
-	if (!host_works(h) || h->paused || h->leaving || data < 3 || anything_destroyed(w))
+	if (!host_works(h) || h->paused || h->leaving || data < 3 || anything_destroyed(w) || !check_may_leave(w, h))
 		return;
 	TRACE(w, h->index, "is asked to leave");
 	h->leaving = true;

@@ -547,6 +547,7 @@ extern void check_end(world *w);
 extern bool check_may_be_inconsistent(const world *w);
 extern bool check_may_destroy(world *w, const sim_host *h);
 extern void check_destroyed(world *w, sim_host *h);	/* durable data of it was lost */
+extern bool check_may_leave(world *w, const sim_host *leaver);
 extern bool check_may_miss(world *w, const sim_host *h);	/* are the others a majority without it? */
 extern void check_gone(world *w, mg_member_id id);	/* it will not speak again */
 extern bool check_needs_operator(world *w);	/* more was lost than the promise covers */
