@@ -121,24 +121,34 @@ stood_still(mg_node *node)
 	mg_node_shift(node, MG_STATE_NON_PRIMARY, "this process stood still for longer than the others wait for it");
 }
 
+/*
+ * Did this process stand still itself?  That says nothing about the others.
+ * Looked at before any input: what has come meanwhile must not be answered by
+ * somebody who takes himself for the leader still.
+ */
+static void
+notice_pause(mg_node *node)
+{
+	int64_t		pause = node->now_us - node->last_step_us;
+	bool		first = node->last_step_us == 0;
+
+	node->last_step_us = node->now_us;
+	if (first || pause <= node->config.suspect_us / 2)
+		return;
+	for (int i = 0; i < MG_PEERS_MAX; i++)
+	{
+		mg_peer    *p = &node->peers[i];
+
+		p->heard_us = p->heard_us + pause < node->now_us ? p->heard_us + pause : node->now_us;
+		p->progress_us = p->progress_us + pause < node->now_us ? p->progress_us + pause : node->now_us;
+	}
+	if (pause >= node->config.suspect_us && mg_state_is_synced(node->state))
+		stood_still(node);
+}
+
 static void
 on_tick(mg_node *node)
 {
-	int64_t		pause = node->now_us - node->last_tick_us;
-
-	/* This process stood still itself: that says nothing about the others. */
-	if (node->last_tick_us != 0 && pause > node->config.suspect_us / 2)
-		for (int i = 0; i < MG_PEERS_MAX; i++)
-		{
-			mg_peer    *p = &node->peers[i];
-
-			p->heard_us = p->heard_us + pause < node->now_us ? p->heard_us + pause : node->now_us;
-			p->progress_us = p->progress_us + pause < node->now_us ? p->progress_us + pause : node->now_us;
-		}
-	if (node->last_tick_us != 0 && pause >= node->config.suspect_us && mg_state_is_synced(node->state))
-		stood_still(node);
-	node->last_tick_us = node->now_us;
-
 	sample_committed(node);
 	mg_join_tick(node);
 	for (int i = 0; i < MG_PEERS_MAX; i++)
@@ -298,6 +308,7 @@ mg_node_step(mg_node *node, const mg_input *in, mg_effects *out)
 		node->fx = NULL;
 		return;
 	}
+	notice_pause(node);
 	switch (in->type)
 	{
 		case MG_IN_NONE:

@@ -192,7 +192,7 @@ struct mg_node
 	mg_node_state state;
 	char		reason[MG_REASON_BYTES_MAX];
 	int64_t		now_us;
-	int64_t		last_tick_us;
+	int64_t		last_step_us;
 	uint64_t	random;			/* for election delays; seeded by the incarnation */
 
 	mg_uuid		uuid;			/* of the data */
