@@ -66,6 +66,7 @@ typedef struct host
 	bool		nothing_lost;	/* ... and that nothing of the cluster is lost by that */
 	bool		slow;			/* commits one seqno in a while */
 	int			role;
+	uint32_t	weight;			/* 0: 1 */
 	uint32_t	generation;		/* of the log */
 	uint8_t	   *saved;			/* the node's durable state */
 	size_t		saved_len;
@@ -287,7 +288,7 @@ node_start(world *w, int i, mg_seqno position, bool belongs)
 	snprintf(c.cluster_name, sizeof(c.cluster_name), "test");
 	snprintf(c.address, sizeof(c.address), "%s", h->address);
 	c.incarnation = chance(w, UINT64_MAX) | 1;
-	c.weight = 1;
+	c.weight = h->weight != 0 ? h->weight : 1;
 	c.role = h->role;
 	c.keepalive_us = 100000;
 	c.suspect_us = 1000000;
@@ -1372,6 +1373,31 @@ data_of_a_cluster_never_begin_at_epoch_1_again(void **state)
 	solo_free(&s);
 }
 
+static uint32_t
+weight_seen_by(world *w, int i, int whose)
+{
+	const mg_view *view = mg_node_view(w->h[i].node);
+	int			m = mg_view_find(view, mg_node_self(w->h[whose].node));
+
+	return m >= 0 ? view->members[m].weight : UINT32_MAX;
+}
+
+static void
+a_changed_weight_counts_when_the_node_is_back(void **state)
+{
+	world	   *w = three_members(4711);
+
+	(void) state;
+	assert_int_equal(weight_seen_by(w, 0, 1), 1);
+	w->h[1].weight = 3;
+	restart(w, 1);
+	for (int k = 0; k < 40000 && (weight_seen_by(w, 0, 1) != 3 || weight_seen_by(w, 2, 1) != 3); k++)
+		world_step(w, 50, 0);
+	assert_int_equal(weight_seen_by(w, 0, 1), 3);
+	assert_int_equal(weight_seen_by(w, 2, 1), 3);
+	world_free(w);
+}
+
 /* ---- arbitrators ---- */
 
 /* Nodes 0 and 1 with data, 2 an arbitrator. */
@@ -1478,6 +1504,7 @@ main(void)
 		cmocka_unit_test(a_full_queue_is_worked_off_in_short_rounds),
 		cmocka_unit_test(data_of_a_cluster_never_begin_at_epoch_1_again),
 		cmocka_unit_test(damaged_frames_are_refused_and_counted),
+		cmocka_unit_test(a_changed_weight_counts_when_the_node_is_back),
 		cmocka_unit_test(an_arbitrator_never_stands_for_data),
 		cmocka_unit_test(an_arbitrator_that_has_seen_another_leader_forms_a_majority_with_who_was_away),
 		cmocka_unit_test(data_of_a_cluster_without_its_members_is_not_bootstrapped_by_accident),
