@@ -432,6 +432,8 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 		 (kind != MG_VOTE_ASKING && epoch == node->promised && node->voted == fh->member));
 	if (granted && kind != MG_VOTE_HANDOVER && mg_leader_is_there(node) && node->leader != fh->member)
 		granted = false;
+	if (granted && epoch == node->epoch && node->leader == fh->member)
+		return;					/* doubled on its way: it leads that epoch already */
 	if (granted && kind != MG_VOTE_ASKING)
 	{
 		mg_no_leader(node, "another member was elected or is about to be");
@@ -447,6 +449,8 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 		node->elect_at = node->now_us + MG_ELECT_RETRY_US + turn(node);
 	}
 	put_vote_reply(node, i, epoch, kind, granted);
+	if (node->leading && !granted && node->peers[i].kind == MG_PEER_MEMBER && node->peers[i].role == MG_ROLE_DATA)
+		mg_put_lead(node, i);	/* it does not know */
 }
 
 void
