@@ -207,7 +207,10 @@ transfer_restore_copy(world *w, sim_host *h)
 {
 	sim_copy   *c = &h->copy;
 
-	host_crash(w, h, CRASH_KILL, between(w, 50 * MS, SECOND));
+	if (h->running)
+		host_crash(w, h, CRASH_KILL, between(w, 50 * MS, SECOND));
+	else
+		store_restart(w, h, CRASH_KILL);	/* the server may run on where only the provider has ended */
 	if (h->running || !c->there)
 		return;
 	TRACE(w, h->index, "the disk is replaced by a copy from seqno %llu", (unsigned long long) c->committed);

@@ -350,6 +350,8 @@ put_vote_reply(mg_node *node, int i, uint64_t epoch, uint8_t kind, bool granted)
 	mg_buf_put_u8(b, kind);
 	mg_buf_put_u8(b, granted ? 1 : 0);
 	mg_buf_put_u64(b, node->promised);
+	mg_buf_put_u64(b, mg_epoch_of(node, node->delivered));
+	mg_buf_put_u64(b, node->delivered);
 	mg_msg_end(b, mark);
 }
 
@@ -460,6 +462,8 @@ mg_on_vote_reply(mg_node *node, int i, mg_reader *r)
 	uint8_t		kind = mg_read_u8(r);
 	uint8_t		granted = mg_read_u8(r);
 	uint64_t	promised = mg_read_u64(r);
+	uint64_t	delivered_epoch = mg_read_u64(r);
+	mg_seqno	delivered = mg_read_u64(r);
 	mg_peer    *p = &node->peers[i];
 
 	if (!mg_reader_done(r) || is_absurd(node, promised))
@@ -467,6 +471,11 @@ mg_on_vote_reply(mg_node *node, int i, mg_reader *r)
 		node->frames_damaged++;
 		return;
 	}
+
+	/* Who has the same entry there has the same up to it: all of that is agreed, a change of members too. */
+	if (delivered_epoch != 0 && delivered > node->heard_delivered && delivered <= node->appended &&
+		mg_epoch_of(node, delivered) == delivered_epoch)
+		node->heard_delivered = delivered;
 	if (promised > node->seen_epoch)
 		node->seen_epoch = promised;
 	if (!granted || node->electing == MG_VOTE_NONE || epoch != node->elect_epoch ||

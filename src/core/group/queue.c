@@ -456,8 +456,9 @@ mg_truncate(mg_node *node, mg_seqno to)
 	mg_fx_log(node, "gcache: entries %llu to %llu were never agreed, the leader has others: cut off",
 			  (unsigned long long) to + 1, (unsigned long long) node->appended);
 	node->appended = to;
-
 	forget_stamps(node);
+	if (node->heard_delivered > to)
+		node->heard_delivered = to;	/* of durability memory: what comes in its place is agreed anew */
 	if (node->flushed > to)
 		node->flushed = to;
 	if (node->mark_by > to)
