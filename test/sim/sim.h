@@ -344,6 +344,7 @@ typedef struct sim_event
 	uint32_t	generation;
 	mg_seqno	seqno;
 	sim_frame  *frame;
+	bool		of_leader;		/* a doubled frame: of one that led when it was sent */
 	sim_call	call;
 } sim_event;
 

@@ -96,9 +96,9 @@ frame_release(sim_frame *frame)
 }
 
 static void
-frame_schedule(world *w, int from, int to, sim_frame *frame, int64_t at)
+frame_schedule(world *w, int from, int to, sim_frame *frame, int64_t at, bool of_leader)
 {
-	sim_event	e = {.at = at,.type = EVENT_FRAME,.a = to,.b = from,.frame = frame};
+	sim_event	e = {.at = at,.type = EVENT_FRAME,.a = to,.b = from,.frame = frame,.of_leader = of_leader};
 
 	frame->refs++;
 	world_push(w, &e);
@@ -130,14 +130,15 @@ world_send(world *w, int from, int to, sim_frame *frame)
 		memcpy(bad->bytes, frame->bytes, frame->len);
 		bad->bytes[rnd(w, frame->len)] ^= (uint8_t) (1 << rnd(w, 8));
 		w->sum.frames_damaged++;
-		frame_schedule(w, from, to, bad, at);
+		frame_schedule(w, from, to, bad, at, false);
 		return;
 	}
-	frame_schedule(w, from, to, frame, at);
+	frame_schedule(w, from, to, frame, at, false);
 	if (w->doubling > 0 && (int) rnd(w, 1000) < w->doubling)
 	{
 		w->sum.frames_doubled++;
-		frame_schedule(w, from, to, frame, at + spread(w, 1, 3 * SECOND));
+		frame_schedule(w, from, to, frame, at + spread(w, 1, 3 * SECOND),
+					   w->hosts[from].running && host_leads(&w->hosts[from]));
 	}
 }
 
@@ -151,7 +152,7 @@ frame_arrives(world *w, sim_event *e)
 		/* It may wait at the sender for a connection to be made again. */
 		if (!w->cut[e->b][e->a] && !h->running && rnd(w, 20) != 0 && percent(w, 60))
 		{
-			frame_schedule(w, e->b, e->a, e->frame, w->now + between(w, 20 * MS, 200 * MS));
+			frame_schedule(w, e->b, e->a, e->frame, w->now + between(w, 20 * MS, 200 * MS), e->of_leader);
 			frame_release(e->frame);
 			return;
 		}
@@ -159,7 +160,7 @@ frame_arrives(world *w, sim_event *e)
 		frame_release(e->frame);
 		return;
 	}
-	if (!w->hosts[e->b].running || w->hosts[e->b].paused)
+	if (!w->hosts[e->b].running || w->hosts[e->b].paused || (e->of_leader && !host_leads(&w->hosts[e->b])))
 		w->stirred_us = w->now; /* a late or doubled one looks like a sign of life */
 	if (h->n_inbox == h->inbox_cap)
 	{
