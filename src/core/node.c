@@ -110,15 +110,13 @@ look_for_missing(mg_node *node)
 		}
 }
 
-/* The others may have gone on without this node: it is in the primary component again when it hears so from them. */
+/* The others may go on without this node: it is in the primary component again when it hears so from them. */
 static void
-stood_still(mg_node *node)
+leave_primary(mg_node *node, const char *why)
 {
 	node->sync_at = node->leading ? node->delivered : UINT64_MAX;
 	node->leader_frames = 0;
-	if (node->leading)
-		mg_no_leader(node, "this process stood still");
-	mg_node_shift(node, MG_STATE_NON_PRIMARY, "this process stood still for longer than the others wait for it");
+	mg_node_shift(node, MG_STATE_NON_PRIMARY, why);
 }
 
 /*
@@ -143,7 +141,11 @@ notice_pause(mg_node *node)
 		p->progress_us = p->progress_us + pause < node->now_us ? p->progress_us + pause : node->now_us;
 	}
 	if (pause >= node->config.suspect_us && mg_state_is_synced(node->state))
-		stood_still(node);
+	{
+		leave_primary(node, "this process stood still for longer than the others wait for it");
+		if (node->leading)
+			mg_no_leader(node, "this process stood still");
+	}
 }
 
 static void
@@ -199,10 +201,7 @@ watch_primary(mg_node *node)
 		if (!node->leading && mg_quorum_heard(node, NULL) &&
 			(node->no_leader_us == 0 || node->now_us - node->no_leader_us < node->config.suspect_us))
 			return;
-		node->sync_at = node->leading ? node->delivered : UINT64_MAX;
-		node->leader_frames = 0;
-		mg_node_shift(node, MG_STATE_NON_PRIMARY,
-					  mg_quorum_heard(node, NULL) ? "no leader could be elected" : "the majority of the members is silent");
+		leave_primary(node, mg_quorum_heard(node, NULL) ? "no leader could be elected" : "the majority of the members is silent");
 	}
 	else if (node->state == MG_STATE_NON_PRIMARY && there &&
 			 (mg_is_arbitrator(node) ? node->told_epoch == node->epoch :
@@ -218,10 +217,11 @@ watch_primary(mg_node *node)
 static void
 join_is_done(mg_node *node)
 {
-	int			m = mg_view_find(&node->view, node->self);
+	int			m;
 
 	if (node->state != MG_STATE_JOINED || node->self == 0 || !mg_active(node))
 		return;
+	m = mg_view_find(&node->view, node->self);
 	if (m < 0 || (node->view.members[m].weight == 0 && node->config.weight > 0))
 		return;					/* it does not count yet */
 	if (mg_is_arbitrator(node) ? node->told_epoch != node->epoch :

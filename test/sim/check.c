@@ -700,7 +700,7 @@ all_know_the_view(const world *w, const sim_host *without)
 	return true;
 }
 
-/* Are the others a majority in every view on its way, with all that was delivered? */
+/* Are the others a majority in every view on its way, with all that was delivered?  The run leaves the promise such disks. */
 bool
 check_may_miss(world *w, const sim_host *h)
 {
@@ -764,13 +764,6 @@ check_may_leave(world *w, const sim_host *leaver)
 			return false;
 	}
 	return true;
-}
-
-/* The promise needs a majority of the last view's disks: the run leaves it one. */
-bool
-check_may_destroy(world *w, const sim_host *h)
-{
-	return check_may_miss(w, h);
 }
 
 /* ----------------------------------------------------------------- the operator */

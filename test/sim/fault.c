@@ -292,7 +292,7 @@ flip_bits(world *w, sim_host *h)
 	sim_log    *log = &h->log;
 	mg_seqno	s;
 
-	if (log->last < log->first || h->destroyed || !check_may_destroy(w, h))
+	if (log->last < log->first || h->destroyed || !check_may_miss(w, h))
 		return;
 	s = percent(w, 60) && log->last - log->first > 8 ? log->last - rnd(w, 8) :
 		log->first + rnd(w, log->last - log->first + 1);
@@ -304,7 +304,7 @@ flip_bits(world *w, sim_host *h)
 static void
 lose_identity(world *w, sim_host *h)
 {
-	if (!h->have_saved || h->destroyed || h->out || !check_may_destroy(w, h))
+	if (!h->have_saved || h->destroyed || h->out || !check_may_miss(w, h))
 		return;
 	host_crash(w, h, CRASH_POWER, spread(w, 20 * MS, 2 * SECOND));
 	if (h->running)
@@ -327,7 +327,7 @@ plot_ends(world *w, int lagging, int victim)
 	for (int i = 0; i < w->n; i++)
 		if (i != lagging && i != victim && host_leads(&w->hosts[i]))
 			host_crash(w, &w->hosts[i], (crash_kind) rnd(w, 3), long_us);
-	if (v->running && percent(w, 70) && v->log.last >= v->log.first && !v->destroyed && check_may_destroy(w, v))
+	if (v->running && percent(w, 70) && v->log.last >= v->log.first && !v->destroyed && check_may_miss(w, v))
 	{
 		mg_seqno	back = rnd(w, 4);
 
@@ -500,7 +500,7 @@ fault_one(world *w, int kind)
 			flip_bits(w, h);
 			break;
 		case FAULT_wipe:
-			if (!h->out && !h->destroyed && check_may_destroy(w, h) && percent(w, 50))
+			if (!h->out && !h->destroyed && check_may_miss(w, h) && percent(w, 50))
 				transfer_wipe(w, h);
 			break;
 		case FAULT_desync:
@@ -515,7 +515,7 @@ fault_one(world *w, int kind)
 					h = &w->hosts[i];
 			if (!h->copy.there)
 				take_copy(w, h);
-			else if (!h->out && !h->destroyed && check_may_destroy(w, h))
+			else if (!h->out && !h->destroyed && check_may_miss(w, h))
 				transfer_restore_copy(w, h);
 			break;
 		case FAULT_identity:

@@ -546,7 +546,6 @@ extern void check_lost(world *w, mg_seqno seqno);
 extern void check_log_lost(world *w, const sim_host *h);	/* all of it */
 extern void check_end(world *w);
 extern bool check_may_be_inconsistent(const world *w);
-extern bool check_may_destroy(world *w, const sim_host *h);
 extern void check_destroyed(world *w, sim_host *h);	/* durable data of it was lost */
 extern bool check_may_leave(world *w, const sim_host *leaver);
 extern bool check_may_miss(world *w, const sim_host *h);	/* are the others a majority without it? */

@@ -451,7 +451,8 @@ mg_on_vote_request(mg_node *node, const mg_frame_header *fh, int i, mg_reader *r
 		node->elect_at = node->now_us + MG_ELECT_RETRY_US + turn(node);
 	}
 	put_vote_reply(node, i, epoch, kind, granted);
-	if (node->leading && !granted && node->peers[i].kind == MG_PEER_MEMBER && node->peers[i].role == MG_ROLE_DATA)
+	if (node->leading && !granted && node->peers[i].kind == MG_PEER_MEMBER && node->peers[i].role == MG_ROLE_DATA &&
+		node->now_us - node->peers[i].lead_us >= MG_LEAD_REPEAT_US)
 		mg_put_lead(node, i);	/* it does not know */
 }
 

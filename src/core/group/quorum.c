@@ -233,7 +233,7 @@ view_is_agreed(const mg_node *node, const mg_view *view, const mg_view *next, mg
 
 	weigh_acks(node, view, next, seqno, false, &w);
 	if (next->members_id <= node->delivered || next->members_id <= node->heard_delivered)
-		return is_data_majority(&w);
+		return is_data_majority(&w) || (MG_CANARY == 15 && is_change_majority(&w));
 	if (!is_change_majority(&w) && MG_CANARY != 7)
 		return false;
 	weigh_acks(node, next, NULL, seqno, false, &w);

@@ -496,6 +496,7 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 	mg_reader	r,
 				body;
 	mg_msg_type type;
+	mg_msg_type bad_type = MG_MSG_NONE;
 	uint16_t	version;
 	mg_status	status = mg_frame_open(bytes, len, &fh, &r, &version);
 	int			i;
@@ -542,7 +543,7 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 	}
 	while (mg_msg_next(&r, &type, &body))
 	{
-		uint64_t	damaged = node->frames_damaged;
+		uint64_t	before = node->frames_damaged;
 
 		if (type == MG_MSG_JOIN_REQUEST || type == MG_MSG_JOIN_REPLY || type == MG_MSG_REFUSE)
 			i = on_admission(node, &fh, i, type, &body);
@@ -550,11 +551,13 @@ mg_on_receive(mg_node *node, const void *bytes, size_t len)
 			on_message(node, &fh, i, type, &body);
 		if (i < 0 || node->peers[i].incarnation != fh.incarnation)
 			i = mg_peer_of_incarnation(node, fh.incarnation);	/* the message began or ended the acquaintance */
-		if (body.bad && node->frames_damaged == damaged)
+		if (body.bad && node->frames_damaged == before)
 			node->frames_damaged++;
-		if (node->frames_damaged != damaged)
-			mg_fx_log(node, "transport: a message of type %u in a frame of member %u holds what none may hold", type, fh.member);
+		if (node->frames_damaged != before)
+			bad_type = type;
 	}
+	if (bad_type != MG_MSG_NONE)	/* one line for a frame, which may hold a great many */
+		mg_fx_log(node, "transport: a message of type %u in a frame of member %u holds what none may hold", bad_type, fh.member);
 	if (r.bad)
 	{
 		node->frames_damaged++;
